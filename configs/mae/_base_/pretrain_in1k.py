@@ -1,0 +1,44 @@
+"""The official pre-training recipe (paper, table 8, and the authors' code) on unlabelled images.
+
+Any folder tree of images under ``<data_root>/train`` will do; labels are not looked at.
+"""
+
+_base_ = './default_runtime.py'
+
+data_root = 'data/imagenet'
+train_dataloader = dict(
+    batch_size=512,
+    num_workers=8,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='train',
+        with_label=False,
+        extensions=('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(
+                type='RandomResizedCrop',
+                scale=224,
+                crop_ratio_range=(0.2, 1.0),
+                backend='pillow',
+                interpolation='bicubic',
+            ),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
+
+# lr 1.5e-4 for 256 images a step, weight decay on all that is neither 1-D nor a bias.
+optim_wrapper = dict(
+    type='AutoAmpOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    paramwise_cfg=dict(flat_decay_mult=0.0),
+)
+param_scheduler = dict(type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
+auto_scale_lr = dict(enable=True, base_batch_size=4096)

@@ -1,0 +1,15 @@
+"""Masked Autoencoders for the OpenMMLab / mmpretrain ecosystem.
+
+Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.registry`) and lets torch load the
+checkpoints that mmengine's Runner writes (see :mod:`mae_plugin.checkpoints`).
+"""
+
+from .checkpoints import allow_runner_types
+from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
+from .registry import register_all
+
+__version__ = '0.1.0'
+__all__ = ['MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead', '__version__']
+
+allow_runner_types()
+register_all()

@@ -1,0 +1,42 @@
+"""Lets torch load mmengine's own checkpoints with ``weights_only=True``.
+
+Since version 2.6 ``torch.load`` refuses every type that is not on its list, and mmengine's Runner writes a message
+hub of HistoryBuffers and numpy scalars into each checkpoint. The types below are all that such a checkpoint names;
+anything else is still refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def _history_buffer_method(owner: type, name: str) -> Callable:
+    """Stands in for the ``getattr`` by which a HistoryBuffer pickles its statistics, and reaches nothing else."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'the checkpoint asks for {owner!r}.{name}, which no Runner checkpoint needs')
+    return getattr(HistoryBuffer, name)
+
+
+def allow_runner_types() -> None:
+    """Adds the types that a Runner checkpoint holds to torch's list of safe ones; calling it again changes nothing."""
+    allowed = [
+        HistoryBuffer,
+        (_history_buffer_method, 'builtins.getattr'),
+        (codecs.encode, '_codecs.encode'),
+        np.dtype,
+        np.ndarray,
+        *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)),
+    ]
+    # numpy 2 moved these two; files written with either version name them differently.
+    for package in ('numpy.core', 'numpy._core'):
+        allowed += [(np.zeros(0).__reduce__()[0], f'{package}.multiarray._reconstruct')]
+        allowed += [(np.float64(0).__reduce__()[0], f'{package}.multiarray.scalar')]
+    torch.serialization.add_safe_globals(allowed)

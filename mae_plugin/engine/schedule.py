@@ -1,0 +1,52 @@
+"""The learning-rate schedule of the official recipe as one mmengine scheduler."""
+
+from __future__ import annotations
+
+import math
+
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+
+
+def warmup_cosine(now: float, warmup: float, end: float, floor: float = 0.0) -> float:
+    """Learning rate over base rate: from 0 linearly to 1 at ``warmup``, then half a cosine to ``floor`` at ``end``.
+
+    ``now``, ``warmup`` and ``end`` count in one unit, be it iterations or seconds.
+    """
+    if now < warmup:
+        return now / warmup
+    progress = min(1.0, (now - warmup) / max(end - warmup, 1e-12))
+    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
+    """Linear warm-up from zero, then half a cosine (paper, appendix A.1), ending with the training.
+
+    Each parameter group's own base rate is multiplied by :func:`warmup_cosine`, so the layer scales of layer-wise
+    decay hold for the floor as well, as in the authors' code. mmengine's LinearLR cannot start at zero and peaks a
+    step early, and its cosine must be told its length, which here is that of the training: whoever changes
+    ``max_epochs`` gets the schedule that goes with it.
+
+    Args:
+        optimizer: optimiser or optimiser wrapper.
+        warmup: number of warm-up epochs, or iterations with ``by_epoch=False``.
+        eta_min_ratio: last learning rate over the base rate.
+        **kwargs: ``begin``, ``end`` (the end of training if left out), ``by_epoch``, ``last_step``, ``verbose``.
+    """
+
+    def __init__(self, optimizer, *args, warmup: float = 0, eta_min_ratio: float = 0.0, **kwargs) -> None:
+        self.warmup = warmup
+        self.eta_min_ratio = eta_min_ratio
+        super().__init__(optimizer, *args, **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls, *args, epoch_length: int, warmup: float = 0, begin: int = 0, end: int = INF, by_epoch: bool = True, **kwargs
+    ) -> WarmupCosineLR:
+        """Builds a scheduler that counts iterations from arguments in epochs (``convert_to_iter_based=True``)."""
+        end = end if end == INF else end * epoch_length
+        return cls(*args, warmup=warmup * epoch_length, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
+
+    def _get_value(self) -> list[float]:
+        factor = warmup_cosine(self.last_step, self.warmup, self.end - self.begin, self.eta_min_ratio)
+        return [base * factor for base in self.base_values]

@@ -1,0 +1,8 @@
+"""Pixels in, loss or features out."""
+
+from .mae import MAE
+from .mae_decoder import MAEPretrainDecoder
+from .mae_head import MAEPretrainHead
+from .mae_vit import MAEViT
+
+__all__ = ['MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead']

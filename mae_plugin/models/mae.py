@@ -1,0 +1,142 @@
+"""MAE, the algorithm: wires backbone, decoder and head, and checks that they fit."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from . import functional as F
+from .mae_decoder import MAEPretrainDecoder
+from .mae_head import MAEPretrainHead
+from .mae_vit import MAEViT
+
+
+class MAE(BaseSelfSupervisor):
+    """Masked autoencoder, after "Masked Autoencoders Are Scalable Vision Learners" (He et al., 2021).
+
+    Sizes that decoder and head do not name are taken from a :class:`MAEViT` backbone. With a foreign backbone
+    (mmpretrain's ``MAEHiViT``) every part keeps its own.
+
+    Args:
+        backbone: config or module of the encoder.
+        neck: config or module of the decoder.
+        head: config or module of the head.
+        target_generator: not used by MAE; accepted as in every self-supervised algorithm of mmpretrain.
+        pretrained: path or address of a checkpoint to start from.
+        data_preprocessor: config or module that normalises the images.
+        init_cfg: mmengine initialisation config.
+
+    Raises:
+        ValueError: if decoder or head name a size that is not the backbone's.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        neck: dict | nn.Module | None = None,
+        head: dict | nn.Module | None = None,
+        target_generator: dict | None = None,
+        pretrained: str | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        if not isinstance(backbone, nn.Module):
+            backbone = MODELS.build(backbone)
+        if isinstance(backbone, MAEViT):
+            sizes = dict(
+                num_patches=backbone.num_patches,
+                grid_size=backbone.patch_resolution,
+                patch_size=backbone.patch_size,
+                in_chans=backbone.in_channels,
+                embed_dim=backbone.embed_dims,
+            )
+            neck = _fit(neck, MAEPretrainDecoder, sizes)
+            head = _fit(head, MAEPretrainHead, dict(patch_size=backbone.patch_size, in_channels=backbone.in_channels))
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            target_generator=target_generator,
+            pretrained=pretrained,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        if isinstance(self.neck, MAEPretrainDecoder) and isinstance(self.head, MAEPretrainHead):
+            predicted = self.neck.decoder_pred.out_features
+            pixels = math.prod(self.head.patch_size) * self.head.in_channels
+            if predicted != pixels:
+                raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per ``out_indices``."""
+        return self.backbone(inputs, mask=None)
+
+    def loss(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample] | None = None,
+        mask: Tensor | bool = True,
+        noise: Tensor | None = None,
+        **kwargs,
+    ) -> dict[str, Tensor]:
+        """The reconstruction loss on the removed patches.
+
+        Args:
+            inputs: (B, C, H, W), normalised pixels.
+            data_samples: not used.
+            mask: True for a random mask, or the mask itself, (B, L) with 1 = removed.
+            noise: (B, L) to draw the mask from, the smallest kept.
+
+        Returns:
+            ``dict(loss=...)`` with a scalar.
+        """
+        pred, mask = self._predict(inputs, mask, noise)
+        return dict(loss=self.head.loss(pred, inputs, mask))
+
+    @torch.no_grad()
+    def reconstruct(
+        self, inputs: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts every patch, without gradients.
+
+        Args:
+            inputs: (B, C, H, W), normalised pixels.
+            mask: True for a random mask, or the mask itself, (B, L) with 1 = removed.
+            noise: (B, L) to draw the mask from, the smallest kept.
+
+        Returns:
+            The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 = removed. Predictions
+            of per-patch-normalised pixels are brought back by statistics estimated from the visible patches.
+        """
+        pred, mask = self._predict(inputs, mask, noise)
+        return self.head.to_pixels(pred, inputs, mask), mask
+
+    def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        # Foreign backbones know neither noise nor grids, so both are passed only where they say something.
+        given = {} if noise is None else dict(noise=noise)
+        latent, mask, ids_restore = self.backbone(inputs, mask, **given)
+        if isinstance(self.backbone, MAEViT) and isinstance(self.neck, MAEPretrainDecoder):
+            return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
+        return self.neck(latent, ids_restore), mask
+
+
+def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:
+    """Fills the sizes that ``part``, a config or module of ``kind``, leaves out; refuses those that differ."""
+    is_config = isinstance(part, dict)
+    cls = part.get('type') if is_config else type(part)
+    cls = MODELS.get(cls) if isinstance(cls, str) else cls
+    if cls is None or not issubclass(cls, kind):
+        return part
+    given = part if is_config else vars(part)
+    for name, size in sizes.items():
+        own = given.get(name)
+        if own is not None and (own if isinstance(size, int) else F.pair(own)) != size:
+            raise ValueError(
+                f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave {name} out to take it'
+            )
+    return {**part, **sizes} if is_config else part

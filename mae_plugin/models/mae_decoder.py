@@ -1,0 +1,118 @@
+"""MAEPretrainDecoder, the neck: fills in mask tokens and predicts every patch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
+from torch import Tensor, nn
+
+from . import functional as F
+from .initialize import initialize_as_official
+
+
+class MAEPretrainDecoder(BaseModule):
+    """The light decoder of MAE (paper, section 3, "MAE decoder").
+
+    Takes every argument of mmpretrain's class with the same meaning. Sizes left out are the backbone's when the
+    decoder is built by :class:`MAE`, and mmpretrain's defaults when it is built alone.
+
+    Args:
+        num_patches: number L of patches of the usual image; 196 alone.
+        patch_size: height and width of a patch in pixels; 16 alone.
+        in_chans: channels of the image; 3 alone.
+        embed_dim: dimension D of the encoder's tokens; 1024 alone.
+        decoder_embed_dim: dimension of the decoder's tokens.
+        decoder_depth: number of transformer layers.
+        decoder_num_heads: attention heads per layer.
+        mlp_ratio: hidden size of the feed-forward networks over ``decoder_embed_dim``.
+        norm_cfg: config of the normalisation layers.
+        predict_feature_dim: numbers predicted per patch; ``ph * pw * in_chans``, the pixels, if None.
+        init_cfg: mmengine initialisation config.
+        grid_size: (h, w) with h * w = L; square if None.
+    """
+
+    def __init__(
+        self,
+        num_patches: int | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+        in_chans: int | None = None,
+        embed_dim: int | None = None,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_num_heads: int = 16,
+        mlp_ratio: float = 4,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        predict_feature_dim: int | None = None,
+        init_cfg: dict | list[dict] | None = None,
+        grid_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.grid_size = _grid(num_patches, grid_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.patch_size = F.pair(16 if patch_size is None else patch_size)
+        self.in_chans = 3 if in_chans is None else in_chans
+        self.embed_dim = 1024 if embed_dim is None else embed_dim
+        if predict_feature_dim is None:
+            predict_feature_dim = math.prod(self.patch_size) * self.in_chans
+
+        self.decoder_embed = nn.Linear(self.embed_dim, decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.decoder_pos_embed = nn.Parameter(
+            F.sincos_position_embedding(self.grid_size, decoder_embed_dim), requires_grad=False
+        )
+        self.decoder_blocks = nn.ModuleList(
+            TransformerEncoderLayer(
+                decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg
+            )
+            for _ in range(decoder_depth)
+        )
+        self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
+        self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim)
+        initialize_as_official(self)
+
+    @property
+    def decoder_norm(self) -> nn.Module:
+        """The normalisation layer before the prediction."""
+        return self.ln1
+
+    def forward(self, x: Tensor, ids_restore: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Predicts every patch from the encoded visible ones.
+
+        Args:
+            x: (B, 1 + L_visible, D), the encoder's ``latent``.
+            ids_restore: (B, L), from the encoder.
+            grid: (h, w) of these images if it is not ``grid_size``; the position embedding is resized to it.
+
+        Returns:
+            (B, L, predict_feature_dim).
+        """
+        grid = grid or self.grid_size
+        if ids_restore.shape[1] != grid[0] * grid[1]:
+            raise ValueError(
+                f'ids_restore speaks of {ids_restore.shape[1]} patches, but the grid is {grid[0]} x {grid[1]}'
+            )
+        x = self.decoder_embed(x)
+        mask_tokens = self.mask_token.expand(len(x), ids_restore.shape[1] + 1 - x.shape[1], -1)
+        patches = F.take(torch.cat([x[:, 1:], mask_tokens], dim=1), ids_restore)
+        x = torch.cat([x[:, :1], patches], dim=1)
+        x = x + resize_pos_embed(self.decoder_pos_embed, self.grid_size, grid)
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x)[:, 1:])
+
+
+def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:
+    if grid_size is not None:
+        grid_size = F.pair(grid_size)
+        if num_patches not in (None, grid_size[0] * grid_size[1]):
+            raise ValueError(f'num_patches={num_patches} does not fit grid_size={grid_size}; leave one of them out')
+        return grid_size
+    num_patches = 196 if num_patches is None else num_patches
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        raise ValueError(f'num_patches={num_patches} is not a square number; give grid_size=(h, w) instead')
+    return side, side

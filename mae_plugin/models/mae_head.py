@@ -1,0 +1,90 @@
+"""MAEPretrainHead: pixel targets and the loss on the removed patches."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from . import functional as F
+
+
+class MAEPretrainHead(BaseModule):
+    """Pixel reconstruction (paper, section 3, "Reconstruction target").
+
+    Takes every argument of mmpretrain's class with the same meaning. Sizes left out are the backbone's when the
+    head is built by :class:`MAE`, and mmpretrain's defaults when it is built alone.
+
+    Args:
+        loss: config of the loss module, called as ``loss(pred, target, mask)``.
+        norm_pix: whether targets are normalised by the mean and standard deviation of their own patch.
+        patch_size: height and width of a patch in pixels; 16 alone.
+        in_channels: channels of the image; 3 alone.
+    """
+
+    def __init__(
+        self,
+        loss: dict,
+        norm_pix: bool = False,
+        patch_size: int | tuple[int, int] | None = None,
+        in_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm_pix = norm_pix
+        self.patch_size = F.pair(16 if patch_size is None else patch_size)
+        self.in_channels = 3 if in_channels is None else in_channels
+        self.loss_module = MODELS.build(loss)
+
+    def patchify(self, imgs: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, L, ph * pw * C)."""
+        if imgs.shape[1] != self.in_channels:
+            raise ValueError(f'images have {imgs.shape[1]} channels, but this head was built with {self.in_channels}')
+        return F.patchify(imgs, self.patch_size)
+
+    def unpatchify(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """(B, L, ph * pw * C) -> (B, C, H, W); the ``grid`` (h, w) is square if left out."""
+        return F.unpatchify(x, self.patch_size, grid or (math.isqrt(x.shape[1]),) * 2)
+
+    def construct_target(self, target: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what is to be predicted, (B, L, ph * pw * C)."""
+        patches = self.patchify(target)
+        if self.norm_pix:
+            mean, std = F.patch_statistics(patches)
+            patches = (patches - mean) / std
+        return patches
+
+    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The mean loss over removed patches; exactly 0, with zero gradients, if none was removed.
+
+        Args:
+            pred: (B, L, ph * pw * C), the decoder's predictions.
+            target: (B, C, H, W), the images.
+            mask: (B, L), 1 = removed.
+        """
+        # With an empty mask the loss module divides 0 by 0; over every patch, times zero, it has the right limit.
+        some = mask.any()
+        return self.loss_module(pred, self.construct_target(target), torch.where(some, mask, 1)) * some
+
+    def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """Brings predictions back to the space of the images.
+
+        Per-patch-normalised predictions need a mean and a standard deviation: visible patches have their own, those
+        of removed patches are estimated from the visible ones around them.
+
+        Args:
+            pred: (B, L, ph * pw * C), the decoder's predictions.
+            images: (B, C, H, W), of which only the visible patches are looked at.
+            mask: (B, L), 1 = removed.
+
+        Returns:
+            (B, C, H, W).
+        """
+        grid = F.patch_grid(images, self.patch_size)
+        if self.norm_pix:
+            statistics = torch.cat(F.patch_statistics(self.patchify(images)), dim=-1)
+            mean, std = F.fill_from_visible(statistics, mask, grid).split(1, dim=-1)
+            pred = pred * std + mean
+        return self.unpatchify(pred, grid)

@@ -1,0 +1,159 @@
+"""MAEViT, the encoder: a Vision Transformer that sees only the visible patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor, nn
+
+from . import functional as F
+from .initialize import initialize_as_official
+
+
+class MAEViT(VisionTransformer):
+    """Vision Transformer for masked-autoencoder pre-training (paper, section 3, "MAE encoder").
+
+    Takes every argument of mmpretrain's ``MAEViT`` with the same meaning, and ``in_channels``. Weights are
+    drawn at construction by the official scheme; ``init_cfg`` and loaded weights then have the last word.
+
+    Args:
+        arch: ``'b'``, ``'l'``, ``'h'``, another name of ``VisionTransformer.arch_zoo``, or a dict with
+            ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        img_size: height and width of the usual input in pixels; other sizes resize the position embedding.
+        patch_size: height and width of a patch in pixels.
+        out_indices: layers whose output the unmasked forward returns.
+        drop_rate: dropout inside the transformer layers.
+        drop_path_rate: stochastic depth rate of the last layer; earlier ones rise to it linearly.
+        norm_cfg: config of the normalisation layers.
+        final_norm: whether the last layer's output is normalised.
+        out_type: what the unmasked forward returns: ``'raw'`` (B, 1 + L, D), ``'cls_token'`` (B, D),
+            ``'featmap'`` (B, D, h, w) or ``'avg_featmap'`` (B, D).
+        interpolate_mode: how the position embedding is resized.
+        patch_cfg: further arguments of mmcv's ``PatchEmbed``.
+        layer_cfgs: further arguments of each ``TransformerEncoderLayer``.
+        mask_ratio: share of patches removed, in [0, 1).
+        init_cfg: mmengine initialisation config.
+        in_channels: channels of the input images.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'b',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        out_indices: Sequence[int] | int = -1,
+        drop_rate: float = 0,
+        drop_path_rate: float = 0,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        final_norm: bool = True,
+        out_type: str = 'raw',
+        interpolate_mode: str = 'bicubic',
+        patch_cfg: dict = dict(),
+        layer_cfgs: Sequence[dict] | dict = dict(),
+        mask_ratio: float = 0.75,
+        init_cfg: dict | list[dict] | None = None,
+        in_channels: int = 3,
+    ) -> None:
+        F.check_mask_ratio(mask_ratio)
+        super().__init__(
+            arch=arch,
+            img_size=F.pair(img_size),
+            patch_size=F.pair(patch_size),
+            in_channels=in_channels,
+            # VisionTransformer writes into the sequence it is given, so it gets one of its own.
+            out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            norm_cfg=norm_cfg,
+            final_norm=final_norm,
+            out_type=out_type,
+            interpolate_mode=interpolate_mode,
+            patch_cfg=patch_cfg,
+            layer_cfgs=layer_cfgs,
+            init_cfg=init_cfg,
+        )
+        projection = self.patch_embed.projection
+        self.mask_ratio = mask_ratio
+        self.in_channels = projection.in_channels
+        self.patch_size = tuple(projection.stride)
+        self.num_patches = self.patch_resolution[0] * self.patch_resolution[1]
+        # A patch that overlaps no other can be projected by itself; anything else needs the whole image.
+        self._patches_are_separate = (
+            type(projection) is nn.Conv2d
+            and projection.kernel_size == projection.stride
+            and projection.padding == (0, 0)
+            and projection.dilation == (1, 1)
+            and projection.groups == 1
+        )
+        self.pos_embed.requires_grad = False
+        self.pos_embed.data.copy_(F.sincos_position_embedding(self.patch_resolution, self.embed_dims))
+        initialize_as_official(self)
+
+    def init_weights(self) -> None:
+        """Applies ``init_cfg``, which may load a checkpoint; without one the weights drawn at construction stay."""
+        # VisionTransformer's own would draw a random position embedding over the sine-cosine one.
+        super(VisionTransformer, self).init_weights()
+
+    def forward(
+        self, x: Tensor, mask: Tensor | bool | None = True, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Encodes the visible patches of images, or whole images.
+
+        Args:
+            x: (B, C, H, W), normalised pixels.
+            mask: True draws a random mask; a bool or 0/1 tensor (B, L) with 1 = removed is used as it is (visible
+                tokens then stand in raster order); False or None encodes the whole image.
+            noise: (B, L) to draw the mask from, the smallest kept; one ``torch.rand(B, L)`` if left out.
+
+        Returns:
+            With a mask: ``latent`` (B, 1 + L_visible, D), ``mask`` (B, L) float with 1 = removed, and ``ids_restore``
+            (B, L). Without: the tuple of features that ``VisionTransformer.forward`` returns.
+
+        Raises:
+            ValueError: for images that patches do not tile, another number of channels, a mask or noise of another
+                shape, a mask that removes different numbers per image, or mask and noise together.
+        """
+        if mask is None or mask is False:
+            return super().forward(x)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f'images have {x.shape[1]} channels, but this MAEViT was built with {self.in_channels}')
+        grid = F.patch_grid(x, self.patch_size)
+        masking = self._make_masking(x, grid[0] * grid[1], mask, noise)
+
+        pos_embed = resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode)
+        tokens = self._embed(x, masking.ids_keep) + pos_embed[0, 1:][masking.ids_keep]
+        cls_token = (self.cls_token + pos_embed[:, :1]).expand(len(x), -1, -1)
+        latent = torch.cat([cls_token, tokens], dim=1)
+        for layer in self.layers:
+            latent = layer(latent)
+        if self.final_norm:
+            latent = self.norm1(latent)
+        return latent, masking.mask, masking.ids_restore
+
+    def _make_masking(self, x: Tensor, num_patches: int, mask: Tensor | bool, noise: Tensor | None) -> F.Masking:
+        shape = (len(x), num_patches)
+        if mask is not True:
+            if not isinstance(mask, Tensor):
+                raise ValueError(f'mask={mask!r} is neither True, False, None nor a tensor of shape {shape}')
+            if noise is not None:
+                raise ValueError('mask and noise were both given; the mask says it all, so leave the noise out')
+            return F.masking_from_mask(mask.to(x.device), shape)
+        if noise is None:
+            noise = torch.rand(shape, device=x.device)
+        elif tuple(noise.shape) != shape:
+            raise ValueError(f'noise has shape {tuple(noise.shape)}, but these images need {shape}, (images, patches)')
+        return F.masking_from_noise(noise.to(x.device), F.num_visible(num_patches, self.mask_ratio))
+
+    def _embed(self, x: Tensor, ids_keep: Tensor) -> Tensor:
+        """Projects the visible patches alone: (B, C, H, W) -> (B, L_visible, D)."""
+        embed = self.patch_embed
+        if not self._patches_are_separate:
+            return F.take(embed(x)[0], ids_keep)
+        visible = F.take(F.patchify(x, self.patch_size), ids_keep)
+        # (D, C, ph, pw) to the order in which patchify lays a patch out: rows, columns, channels.
+        weight = embed.projection.weight.permute(0, 2, 3, 1).flatten(1)
+        tokens = nn.functional.linear(visible, weight, embed.projection.bias)
+        return tokens if embed.norm is None else embed.norm(tokens)

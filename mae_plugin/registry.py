@@ -1,0 +1,39 @@
+"""The one place that touches mmpretrain's registries and model hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from modelindex.load_model_index import load
+
+from . import engine, models
+
+
+def asset_root() -> Path:
+    """The folder that holds ``configs/`` and ``model-index.yml``: inside an installed wheel, or the checkout."""
+    package = Path(__file__).resolve().parent
+    return package / '.mim' if (package / '.mim').is_dir() else package.parent
+
+
+def register_all() -> None:
+    """Puts the plugin's classes into mmpretrain's registries and its models into mmpretrain's hub.
+
+    Replaces mmpretrain's ``MAE``, ``MAEViT``, ``MAEPretrainDecoder`` and ``MAEPretrainHead`` and the hub's models of
+    the names in our index; every other entry stays as it was.
+    """
+    for name in models.__all__:
+        MODELS.register_module(name=name, module=getattr(models, name), force=True)
+    OPTIM_WRAPPERS.register_module(module=engine.AutoAmpOptimWrapper, force=True)
+    PARAM_SCHEDULERS.register_module(module=engine.WarmupCosineLR, force=True)
+    HOOKS.register_module(module=engine.TimeLimitHook, force=True)
+
+    index = asset_root() / 'model-index.yml'
+    # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first.
+    ModelHub._register_mmpretrain_models()
+    ours = load(str(index))
+    ours.build_models_with_collections()
+    for model in ours.models:
+        ModelHub._models_dict.pop(model.name.lower(), None)
+    ModelHub.register_model_index(index, config_prefix=index.parent)
