@@ -127,7 +127,7 @@ def patch_grid(images: Tensor, patch_size: tuple[int, int]) -> tuple[int, int]:
     """
     (height, width), (ph, pw) = images.shape[-2:], patch_size
     if height < ph or width < pw or height % ph or width % pw:
-        near = [max(p, round(size / p) * p) for size, p in ((height, ph), (width, pw))]
+        near = [max(p, (size + p // 2) // p * p) for size, p in ((height, ph), (width, pw))]
         raise ValueError(
             f'images of {height} x {width} pixels cannot be cut into patches of {ph} x {pw}; '
             f'the nearest size that can is {near[0]} x {near[1]}'

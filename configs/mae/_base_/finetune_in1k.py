@@ -40,7 +40,6 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-data_root = 'data/imagenet'
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
@@ -48,7 +47,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline),
+    dataset=dict(type='ImageNet', data_root='data/imagenet', split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
@@ -56,7 +55,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline),
+    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
@@ -101,3 +100,6 @@ auto_scale_lr = dict(enable=True, base_batch_size=1024)
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
+
+# Names that only serve the lines above: left in the config, they would look like settings and change nothing.
+del rgb_mean, rgb_std, train_pipeline, test_pipeline

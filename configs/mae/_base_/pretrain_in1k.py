@@ -5,7 +5,6 @@ Any folder tree of images under ``<data_root>/train`` will do; labels are not lo
 
 _base_ = './default_runtime.py'
 
-data_root = 'data/imagenet'
 train_dataloader = dict(
     batch_size=512,
     num_workers=8,
@@ -15,7 +14,7 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='CustomDataset',
-        data_root=data_root,
+        data_root='data/imagenet',
         data_prefix='train',
         with_label=False,
         extensions=('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'),

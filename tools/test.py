@@ -1,0 +1,82 @@
+"""Evaluates a checkpoint of a config; the word ``None`` in its place evaluates the model as it is built.
+
+python tools/test.py configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py CHECKPOINT.pth
+"""
+
+import argparse
+from copy import deepcopy
+
+import mmengine
+from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a model.')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path or address of the checkpoint, or None for no checkpoint')
+    parser.add_argument('--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)')
+    parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what to write to --out; predictions if left out')
+    parser.add_argument('--show-dir', help='folder to draw predictions into')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window is shown')
+    parser.add_argument('--tta', action='store_true', help="average over test-time augmentations, the config's or a flip")
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    if args.out_item and not args.out:
+        parser.error('--out-item says what to write, but --out is missing, which says where')
+    if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'predictions are written as a pickle, so --out {args.out} must end in .pkl')
+    return args
+
+
+def add_test_time_augmentation(cfg: Config) -> None:
+    """Wraps model and pipeline for test-time augmentation; a horizontal flip unless the config says otherwise."""
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    if 'tta_pipeline' not in cfg:
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+        cfg.tta_pipeline = [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+    cfg.model = dict(cfg.get('tta_model', dict(type='AverageClsScoreTTA')), module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    args = parse_args()
+    with SetupErrors() as setup:
+        cfg = load_config(args)
+        if not cfg.get('test_dataloader'):
+            raise ValueError(f'{args.config} has no test_dataloader, so there is nothing to evaluate it on')
+        cfg.load_from = None if args.checkpoint.lower() == 'none' else args.checkpoint
+        cfg.resume = False
+        if args.amp:
+            cfg.test_cfg.fp16 = True
+        if args.show or args.show_dir:
+            cfg.default_hooks.visualization = dict(
+                type='VisualizationHook',
+                enable=True,
+                show=args.show,
+                wait_time=args.wait_time,
+                out_dir=args.show_dir,
+                interval=args.interval,
+            )
+        if args.tta:
+            add_test_time_augmentation(cfg)
+
+        check_data(cfg, 'test_dataloader')
+        check_checkpoint(cfg.load_from, 'to evaluate')
+
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        runner.register_hook(setup)
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,73 @@
+"""Trains the model of a config: pre-training, fine-tuning or any other config of mmpretrain's.
+
+python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
+"""
+
+import argparse
+
+from mae_plugin.engine.launch import (
+    SetupErrors,
+    add_common_arguments,
+    check_checkpoint,
+    check_data,
+    load_config,
+    pretrained_weights,
+)
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model.')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or, without one, from the latest in the work dir',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (on in our configs)'
+    )
+    parser.add_argument(
+        '--no-persistent-workers', action='store_true', help='start data-loader workers anew every epoch'
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with SetupErrors() as setup:
+        cfg = load_config(args)
+        if args.no_validate:
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        if args.amp:
+            cfg.optim_wrapper.type = 'AutoAmpOptimWrapper'
+            cfg.optim_wrapper.pop('loss_scale', None)
+            cfg.optim_wrapper.pop('dtype', None)
+        if args.auto_scale_lr:
+            if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+                raise ValueError(f'{args.config} says for no batch size its learning rate is meant (auto_scale_lr)')
+            cfg.auto_scale_lr.enable = True
+        if args.no_persistent_workers:
+            for name in ('train_dataloader', 'val_dataloader'):
+                (cfg.get(name) or {}).pop('persistent_workers', None)
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
+        check_checkpoint(cfg.get('load_from'), 'to load')
+        for setting, path in pretrained_weights(cfg.model):
+            check_checkpoint(path, f'to start from; name yours with --cfg-options {setting}=PATH')
+
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        runner.register_hook(setup)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
