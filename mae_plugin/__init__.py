@@ -4,6 +4,11 @@ Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.
 checkpoints that mmengine's Runner writes (see :mod:`mae_plugin.checkpoints`).
 """
 
+import warnings
+
+# mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+
 from .checkpoints import allow_runner_types
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all

@@ -120,8 +120,8 @@ def train(data: Path, work_dir: Path, minutes: float) -> Path:
             process.terminate()
             process.wait()
     if process.returncode:
-        tail = '\n'.join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(f'training ended with exit code {process.returncode}, see {log}: {tail}')
+        last = log.read_text().splitlines()[-1:]
+        raise RuntimeError(f'training ended with exit code {process.returncode}, see {log}: {"".join(last)}')
     return Path((work_dir / 'last_checkpoint').read_text().strip())
 
 
@@ -145,25 +145,19 @@ def psnr(prediction: Tensor, images: Tensor, mask: Tensor, patch_size: tuple[int
     return (10 * (255**2 / mean_squared.clamp(min=1e-9)).log10()).mean().item()
 
 
-def fill_by_mean(images: Tensor, mask: Tensor, patch_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Every pixel is the mean colour of the image's visible patches."""
-    visible = visible_pixels(mask, patch_size, grid)
+def fill_by_mean(images: Tensor, visible: Tensor) -> Tensor:
+    """Every pixel is the mean colour of the image's visible pixels, (N, 1, H, W) with 1 = visible."""
     mean = (images * visible).sum(dim=(2, 3), keepdim=True) / visible.sum(dim=(2, 3), keepdim=True)
     return mean.expand_as(images)
 
 
 def fill_by_gaussian(images: Tensor, mask: Tensor, patch_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Every pixel is a Gaussian-weighted mean over the visible pixels, sigma half a patch."""
-    visible = visible_pixels(mask, patch_size, grid)
+    """Every removed patch is the Gaussian-weighted mean of the visible ones.
 
-    def blur(x: Tensor) -> Tensor:
-        for axis, size in ((2, patch_size[0]), (3, patch_size[1])):
-            places = torch.arange(x.shape[axis], dtype=torch.float64, device=x.device)
-            weights = (-(places[:, None] - places).square() / (2 * (size / 2) ** 2)).exp()
-            x = torch.tensordot(x.double(), weights, dims=([axis], [0])).movedim(-1, axis)
-        return x
-
-    return (blur(images * visible) / blur(visible)).float()
+    Sigma is 1.5 patches, which did best on the demo's images among 0.5 to 1.5, of patches, their mean colours and
+    single pixels alike: a fill to beat, not one to look good against.
+    """
+    return F.unpatchify(F.fill_from_visible(F.patchify(images, patch_size), mask, grid, sigma=1.5), patch_size, grid)
 
 
 def visible_pixels(mask: Tensor, patch_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
@@ -188,13 +182,13 @@ def evaluate(data: Path, checkpoint: Path, work_dir: Path, device: str) -> dict[
         mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
         return model.reconstruct((images - mean) / std, noise=noise)[0] * std + mean
 
+    visible = visible_pixels(mask, patch_size, grid)
     predictions = {
         'untrained model': reconstruct(untrained),
-        'mean of the visible patches': fill_by_mean(images, mask, patch_size, grid),
+        'mean of the visible patches': fill_by_mean(images, visible),
         'Gaussian-weighted mean of the visible patches': fill_by_gaussian(images, mask, patch_size, grid),
         'trained model': reconstruct(trained),
     }
-    visible = visible_pixels(mask, patch_size, grid)
     pasted = images * visible + predictions['trained model'].clamp(0, 255) * (1 - visible)
     draw_panel(work_dir / 'reconstruction.png', images, images * visible + 128 * (1 - visible), pasted)
     return {name: psnr(prediction, images, mask, patch_size) for name, prediction in predictions.items()}

@@ -10,7 +10,9 @@ _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512), img_size=64, patch_size=8
+        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
+        img_size=64,
+        patch_size=8,
     ),
     neck=dict(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=2),
     head=dict(norm_pix=False),
@@ -18,6 +20,8 @@ model = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
+    # Without end, as mmengine's iteration loop sleeps two seconds whenever a sampler comes to its end.
+    sampler=dict(type='InfiniteSampler'),
     dataset=dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
@@ -31,7 +35,7 @@ optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = None
 auto_scale_lr = dict(enable=False)
 custom_hooks = [dict(type='TimeLimitHook', minutes=5)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1_000_000, _delete_=True)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1_000_000)
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=1_000_000, by_epoch=False, max_keep_ckpts=1),

@@ -114,7 +114,7 @@ def check_data(cfg: Config, *names: str) -> None:
     for name in names:
         dataset = (cfg.get(name) or {}).get('dataset', {})
         prefix = dataset.get('data_prefix', '')
-        folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '')
+        folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '').rstrip('/')
         if folder and '://' not in folder and not os.path.isdir(folder):
             raise FileNotFoundError(
                 f'the dataset folder {folder} of {name} does not exist; put the images there or name another place '

@@ -47,6 +47,20 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         end = end if end == INF else end * epoch_length
         return cls(*args, warmup=warmup * epoch_length, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Takes the position and base rates of a checkpoint, but warm-up and end from the config.
+
+        mmengine's schedulers restore their end too, so that a run resumed with more epochs goes on at the last
+        learning rate of the old schedule.
+        """
+        self.base_values = state_dict['base_values']
+        self._global_step = state_dict['_global_step']
+        if self._global_step >= self.begin:
+            self.last_step = min(self._global_step, self.end - 1) - self.begin
+            self._last_value = self._get_value()
+            for group, value in zip(self.optimizer.param_groups, self._last_value, strict=True):
+                group[self.param_name] = value
+
     def _get_value(self) -> list[float]:
         factor = warmup_cosine(self.last_step, self.warmup, self.end - self.begin, self.eta_min_ratio)
         return [base * factor for base in self.base_values]

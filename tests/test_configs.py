@@ -1,0 +1,223 @@
+"""What the recipes come to when they run: groups, rates and schedules against the official recipe's numbers."""
+
+import math
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+from mae_plugin.registry import asset_root
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmpretrain import models as theirs
+from mmpretrain.registry import MODELS, PARAM_SCHEDULERS
+
+CONFIGS = asset_root() / 'configs' / 'mae'
+PRETRAIN = CONFIGS / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+FINETUNE = CONFIGS / 'benchmarks' / 'vit-base-p16_8xb128-coslr-100e_in1k.py'
+MMPRETRAIN = Path(mmpretrain.__file__).parent / '.mim' / 'configs'
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+def settings_by_parameter(config: Config, model: torch.nn.Module) -> dict[str, tuple[float, float]]:
+    """Name of every trained parameter -> its learning rate and weight decay."""
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: (g['lr'], g['weight_decay']) for g in wrapper.optimizer.param_groups for p in g['params']}
+
+
+def rates(config: Config, epoch_length: int, wanted: set[int]) -> dict[int, float]:
+    """The learning rate at some iterations, from the config's scheduler stepped as the Runner steps it."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+    scheduler = PARAM_SCHEDULERS.build(
+        {**config.param_scheduler, 'end': config.train_cfg.max_epochs},
+        default_args=dict(optimizer=optimiser, epoch_length=epoch_length),
+    )
+    found = {}
+    for iteration in range(max(wanted) + 1):
+        if iteration in wanted:
+            found[iteration] = optimiser.param_groups[0]['lr']
+        optimiser.step()
+        scheduler.step()
+    return found
+
+
+def test_pretraining_groups():
+    """Authors' code: decay 0.05 on all that is neither 1-D nor a bias, so on class and mask token too."""
+    config = Config.fromfile(PRETRAIN)
+    model = MODELS.build(config.model)
+    settings = settings_by_parameter(config, model)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == settings.keys()
+    assert trained == {n for n, _ in model.named_parameters()} - {'backbone.pos_embed', 'neck.decoder_pos_embed'}
+    for name, parameter in model.named_parameters():
+        if name in trained:
+            decay = 0.0 if parameter.ndim == 1 or name.endswith('.bias') else 0.05
+            assert settings[name] == (pytest.approx(2.4e-3), decay), name
+    for name, decay in {
+        'backbone.cls_token': 0.05,
+        'neck.mask_token': 0.05,
+        'backbone.patch_embed.projection.weight': 0.05,
+        'backbone.patch_embed.projection.bias': 0,
+        'backbone.layers.3.ln1.weight': 0,
+        'backbone.layers.3.attn.qkv.weight': 0.05,
+        'neck.decoder_pred.bias': 0,
+    }.items():
+        assert settings[name][1] == decay, name
+    optimiser = config.optim_wrapper.optimizer
+    assert (optimiser.type, tuple(optimiser.betas)) == ('AdamW', (0.9, 0.95))
+
+
+def test_pretraining_schedule():
+    """1,281,167 images make 312 steps of 4096: 12,480 of warm-up, 81,120 of cosine."""
+    config = Config.fromfile(PRETRAIN)
+    expected = {
+        0: 0.0,
+        1: 2.4e-3 / 12480,
+        6240: 1.2e-3,
+        12479: 2.4e-3 * 12479 / 12480,
+        12480: 2.4e-3,
+        32760: 2.4e-3 * (1 + math.sqrt(0.5)) / 2,
+        53040: 1.2e-3,
+        93599: 2.4e-3 * (1 - math.cos(math.pi / 81120)) / 2,
+    }
+    for iteration, rate in rates(config, 1281167 // 4096, set(expected)).items():
+        assert rate == pytest.approx(expected[iteration], rel=1e-9, abs=1e-15), iteration
+    assert config.auto_scale_lr == dict(enable=True, base_batch_size=4096)
+
+
+def test_pretraining_pipeline():
+    config = Config.fromfile(PRETRAIN)
+    assert config.train_cfg.max_epochs == 300
+    assert (config.train_dataloader.batch_size, config.train_dataloader.drop_last) == (512, True)
+    crop, flip = config.train_dataloader.dataset.pipeline[1:3]
+    assert (crop.type, crop.scale, tuple(crop.crop_ratio_range)) == ('RandomResizedCrop', 224, (0.2, 1.0))
+    assert (crop.backend, crop.interpolation) == ('pillow', 'bicubic')
+    assert (flip.type, flip.prob) == ('RandomFlip', 0.5)
+    assert config.model.head.norm_pix
+
+
+def test_finetuning_groups():
+    """Authors' code: rate 2e-3 * 0.65 ** (13 - layer), no decay on 1-D parameters, class token and positions."""
+    config = Config.fromfile(FINETUNE)
+    config.model.backbone.init_cfg = None
+    model = MODELS.build(config.model)
+    settings = settings_by_parameter(config, model)
+    assert settings.keys() == {name for name, _ in model.named_parameters()}
+    for name, (rate, decay) in {
+        'backbone.cls_token': (7.394411782e-06, 0),
+        'backbone.pos_embed': (7.394411782e-06, 0),
+        'backbone.patch_embed.projection.weight': (7.394411782e-06, 0.05),
+        'backbone.layers.0.attn.qkv.weight': (1.137601813e-05, 0.05),
+        'backbone.layers.0.attn.qkv.bias': (1.137601813e-05, 0),
+        'backbone.layers.5.ln2.weight': (9.804455781e-05, 0),
+        'backbone.layers.11.ffn.layers.1.weight': (1.3e-3, 0.05),
+        'backbone.ln2.weight': (2e-3, 0),
+        'head.fc.weight': (2e-3, 0.05),
+        'head.fc.bias': (2e-3, 0),
+    }.items():
+        assert settings[name] == (pytest.approx(rate, rel=1e-8), decay), name
+    assert model.backbone.layers[11].attn.out_drop.drop_prob == pytest.approx(0.1)
+
+
+def test_finetuning_schedule():
+    """1,251 steps of 1024: 6,255 of warm-up, 118,845 of cosine to 1e-6 times each group's scale."""
+    config = Config.fromfile(FINETUNE)
+    expected = {0: 0.0, 1251: 4e-4, 6255: 2e-3, 65677: 1.000513211e-3, 125099: 1e-6 + 3.5e-13}
+    for iteration, rate in rates(config, 1281167 // 1024, set(expected)).items():
+        assert rate == pytest.approx(expected[iteration], rel=1e-6, abs=1e-15), iteration
+    assert config.auto_scale_lr == dict(enable=True, base_batch_size=1024)
+    assert config.optim_wrapper.type == 'AutoAmpOptimWrapper'
+
+
+def test_finetuning_pipelines():
+    config = Config.fromfile(FINETUNE)
+    assert config.train_cfg.max_epochs == 100
+    pipeline = {step.type: step for step in config.train_dataloader.dataset.pipeline}
+    augment, erase = pipeline['RandAugment'], pipeline['RandomErasing']
+    assert (augment.num_policies, augment.magnitude_level, augment.magnitude_std) == (2, 9, 0.5)
+    assert (erase.erase_prob, erase.mode, erase.fill_color[0]) == (0.25, 'rand', 103.53)
+    resize, crop = config.val_dataloader.dataset.pipeline[1:3]
+    assert (resize.scale, resize.edge, resize.interpolation, crop.crop_size) == (256, 'short', 'bicubic', 224)
+    assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert config.model.head.loss.label_smooth_val == 0.1
+
+
+def test_every_config_names_the_plugin_and_shows_its_command():
+    for path in CONFIGS.rglob('*.py'):
+        config = Config.fromfile(path)
+        if '_base_' not in path.parts:
+            assert 'mae_plugin' in config.custom_imports.imports
+            assert 'tools/train.py' in path.read_text().split('"""')[1]
+
+
+# Parameters as mmpretrain's own model index has them.
+@pytest.mark.parametrize(
+    ('name', 'parameters'),
+    [
+        ('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', 111907840),
+        ('mae_vit-large-p16_8xb512-amp-coslr-400e_in1k', 329541888),
+        ('mae_vit-huge-p14_8xb512-amp-coslr-1600e_in1k', 657074508),
+    ],
+)
+def test_mmpretrains_own_configs_build_with_our_classes(name, parameters):
+    config = Config.fromfile(MMPRETRAIN / 'mae' / f'{name}.py')
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    assert type(model).__module__ == 'mae_plugin.models.mae'
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    with torch.device('meta'):
+        reference = theirs.MAE(
+            backbone=theirs.MAEViT(**without_type(config.model.backbone)),
+            neck=theirs.MAEPretrainDecoder(**without_type(config.model.neck)),
+        )
+    shapes = {name: tensor.shape for name, tensor in reference.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
+
+
+def without_type(config: dict) -> dict:
+    return {key: value for key, value in config.items() if key != 'type'}
+
+
+def test_mae_hivit_takes_a_step_as_in_mmpretrain():
+    config = Config.fromfile(MMPRETRAIN / 'mae' / 'mae_hivit-base-p16_8xb512-amp-coslr-400e_in1k.py')
+    torch.manual_seed(0)
+    ours = MODELS.build(config.model)
+    reference = theirs.MAE(
+        backbone=theirs.MAEHiViT(**without_type(config.model.backbone)),
+        neck=theirs.MAEPretrainDecoder(**without_type(config.model.neck)),
+        head=theirs.MAEPretrainHead(**without_type(config.model.head)),
+    )
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    images = torch.randn(2, 3, 224, 224)
+    torch.manual_seed(1)
+    loss = ours.loss(images)['loss']
+    torch.manual_seed(1)
+    torch.testing.assert_close(loss, reference.loss(images, [])['loss'], rtol=1e-5, atol=0)
+    loss.backward()
+    assert ours.backbone.patch_embed.proj.weight.grad.any()
+    reconstruction, mask = ours.reconstruct(images)
+    assert reconstruction.shape == images.shape
+    assert mask.sum(dim=1).tolist() == [147, 147]
+
+
+@pytest.mark.parametrize(
+    ('config', 'kept'),
+    [
+        ('eva/eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k.py', 'MAEPretrainDecoder'),
+        ('itpn/itpn-pixel_hivit-base-p16_8xb512-amp-coslr-800e_in1k.py', 'MAEPretrainHead'),
+    ],
+)
+def test_other_algorithms_that_use_our_names_build(config, kept):
+    config = Config.fromfile(MMPRETRAIN / config)
+    # Its target generator fetches a teacher's weights from the network when it is built.
+    config.model.pop('target_generator', None)
+    model = MODELS.build(config.model)
+    ours = [type(m).__name__ for m in model.children() if type(m).__module__.startswith('mae_plugin')]
+    assert kept in ours

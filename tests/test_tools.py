@@ -1,0 +1,239 @@
+"""The tools as people run them: training, resuming, fine-tuning and evaluating on generated JPEGs, and wrong arguments."""
+
+import json
+import pickle
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import write_jpegs
+
+ROOT = Path(__file__).resolve().parents[1]
+PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+FINETUNE = 'configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
+
+SMALL = ['model.backbone.arch=deit-tiny', 'model.backbone.img_size=64', 'train_dataloader.num_workers=0']
+SMALL_PRETRAIN = [
+    *SMALL,
+    'model.neck.decoder_embed_dim=64',
+    'model.neck.decoder_depth=1',
+    'model.neck.decoder_num_heads=2',
+    'train_dataloader.dataset.pipeline.1.scale=64',
+    'train_dataloader.batch_size=4',
+    'default_hooks.logger.interval=1',
+]
+SMALL_FINETUNE = [
+    *SMALL,
+    'model.head.in_channels=192',
+    'train_dataloader.dataset.pipeline.1.scale=64',
+    'train_dataloader.dataset.indices=16',
+    'train_dataloader.batch_size=8',
+    'default_hooks.logger.interval=1',
+]
+SMALL_TEST = [
+    'model.backbone.arch=deit-tiny',
+    'model.backbone.img_size=64',
+    'model.head.in_channels=192',
+    *(
+        f'{loader}_dataloader.{setting}'
+        for loader in ('val', 'test')
+        for setting in ('num_workers=0', 'dataset.pipeline.1.scale=72', 'dataset.pipeline.2.crop_size=64', 'dataset.indices=20')
+    ),
+]
+
+
+def run(*command: object, fails: bool = False) -> subprocess.CompletedProcess:
+    """Runs a tool in a process of its own."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
+    return done
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    """Every training record of the runs in a work dir, oldest run first."""
+    lines = [line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()]
+    return [record for record in map(json.loads, lines) if 'loss' in record]
+
+
+@pytest.fixture(scope='module')
+def imagenet(tmp_path_factory) -> Path:
+    """ImageNet's layout with its 1,000 class folders, one JPEG each, in train/ and val/."""
+    root = tmp_path_factory.mktemp('imagenet')
+    write_jpegs(root / 'source', 10, size=(80, 72))
+    sources = sorted((root / 'source').iterdir())
+    for part in ('train', 'val'):
+        for i in range(1000):
+            folder = root / part / f'n{i:08d}'
+            folder.mkdir(parents=True)
+            shutil.copy(sources[i % 10], folder / 'image.JPEG')
+    shutil.rmtree(root / 'source')
+    return root
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory) -> Path:
+    """The work dir of two epochs of pre-training on 16 JPEGs in nested folders of any name."""
+    root = tmp_path_factory.mktemp('pretrain')
+    write_jpegs(root / 'images' / 'train' / 'holidays' / 'beach', 10)
+    write_jpegs(root / 'images' / 'train' / 'work', 6, seed=1)
+    options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=2']
+    run('tools/train.py', PRETRAIN, '--work-dir', root / 'run', '--data-root', root / 'images', '--cfg-options', *options)
+    return root
+
+
+def test_pretraining(pretrained):
+    records = scalars(pretrained / 'run')
+    assert [record['step'] for record in records] == list(range(1, 9))
+    # 4 images a step, so 1.5e-4 * 4 / 256; step t of 40 epochs of warm-up at 4 steps an epoch.
+    for t, record in enumerate(records):
+        assert record['lr'] == pytest.approx(1.5e-4 * 4 / 256 * t / 160, rel=1e-6)
+        assert 0.1 < record['loss'] < 3
+    checkpoint = torch.load(pretrained / 'run' / 'epoch_2.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 8
+    assert checkpoint['state_dict']['backbone.pos_embed'].shape == (1, 17, 192)
+    assert 'Training in float32' in next((pretrained / 'run').glob('*/*.log')).read_text()
+
+
+def test_resume(pretrained, tmp_path):
+    """Goes on at the third epoch with weights, optimiser, schedule and history of the second."""
+    work_dir = tmp_path / 'run'
+    shutil.copytree(pretrained / 'run', work_dir)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
+    options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=3']
+    images = pretrained / 'images'
+    run('tools/train.py', PRETRAIN, '--work-dir', work_dir, '--data-root', images, '--resume', '--cfg-options', *options)
+    records = scalars(work_dir)
+    assert [record['step'] for record in records] == list(range(1, 13))
+    assert records[8]['lr'] == pytest.approx(1.5e-4 * 4 / 256 * 8 / 160, rel=1e-6)
+    old, new = (torch.load(work_dir / f'epoch_{i}.pth', weights_only=True) for i in (2, 3))
+    assert new['optimizer']['state'][0]['step'] == old['optimizer']['state'][0]['step'] + 4
+    assert len(new['message_hub']['log_scalars']['train/loss'].data[0]) == 12
+    assert not torch.equal(old['state_dict']['backbone.cls_token'], new['state_dict']['backbone.cls_token'])
+    assert torch.equal(old['state_dict']['backbone.pos_embed'], new['state_dict']['backbone.pos_embed'])
+
+
+@pytest.fixture(scope='module')
+def finetuned(pretrained, imagenet) -> Path:
+    """The work dir of one epoch of fine-tuning from the pre-trained checkpoint."""
+    work_dir = pretrained / 'finetune'
+    checkpoint = pretrained / 'run' / 'epoch_2.pth'
+    options = [
+        *SMALL_FINETUNE,
+        *SMALL_TEST,
+        'train_cfg.max_epochs=1',
+        f'model.backbone.init_cfg.checkpoint={checkpoint}',
+    ]
+    run('tools/train.py', FINETUNE, '--work-dir', work_dir, '--data-root', imagenet, '--cfg-options', *options)
+    return work_dir
+
+
+def test_finetuning(pretrained, finetuned):
+    """Starts from the pre-trained encoder: after two steps at nearly no rate its weights are still those."""
+    before = torch.load(pretrained / 'run' / 'epoch_2.pth', weights_only=True)['state_dict']
+    after = torch.load(finetuned / 'epoch_1.pth', weights_only=True)['state_dict']
+    for name in ('layers.0.attn.qkv.weight', 'patch_embed.projection.weight', 'pos_embed'):
+        torch.testing.assert_close(after[f'backbone.{name}'], before[f'backbone.{name}'], rtol=0, atol=1e-5)
+    assert [record['step'] for record in scalars(finetuned)] == [1, 2]
+    logged = json.loads((next(finetuned.glob('*/vis_data/scalars.json'))).read_text().splitlines()[-1])
+    assert 0 <= logged['accuracy/top1'] <= logged['accuracy/top5'] <= 100
+
+
+def test_evaluation(finetuned, imagenet, tmp_path):
+    out = tmp_path / 'metrics.json'
+    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out, '--out-item', 'metrics']
+    run('tools/test.py', FINETUNE, finetuned / 'epoch_1.pth', *arguments, '--tta', '--cfg-options', *SMALL_TEST)
+    assert set(json.loads(out.read_text())) == {'accuracy/top1', 'accuracy/top5'}
+
+
+def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
+    """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning would start from."""
+    out = tmp_path / 'predictions.pkl'
+    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out]
+    run('tools/test.py', FINETUNE, 'None', *arguments, '--cfg-options', *SMALL_TEST)
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == 20
+    assert predictions[0]['pred_score'].shape == (1000,)
+
+
+def error_of(capfd, *arguments: object) -> str:
+    """What a tool says on standard error when it ends with an error, run within this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
+        patch.chdir(ROOT)
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    assert ended.value.code not in (0, None)
+    said = ended.value.code if isinstance(ended.value.code, str) else capfd.readouterr().err
+    return said.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['tools/train.py', 'configs/no.py'], 'there is no config configs/no.py'),
+        (['tools/train.py', PRETRAIN], 'the dataset folder data/imagenet/train of train_dataloader does not exist'),
+        (['tools/train.py', PRETRAIN, '--data-root', '/nowhere'], 'the dataset folder /nowhere/train'),
+        (['tools/train.py', PRETRAIN, '--wrok-dir', 'x'], 'unrecognized arguments: --wrok-dir'),
+        (['tools/train.py', PRETRAIN, '--cfg-options', 'optim_wraper.optimizer.lr=1'], 'did you mean optim_wrapper?'),
+        (['tools/train.py', PRETRAIN, '--cfg-options', 'seed'], "form key=value, but got 'seed'"),
+        (['tools/train.py', PRETRAIN, '--data-root', '{images}', '--resume', 'no.pth'], "there is no checkpoint 'no.pth'"),
+        (
+            ['tools/train.py', FINETUNE, '--data-root', '{imagenet}', '--cfg-options', 'model.backbone.init_cfg.checkpoint='],
+            "there is no checkpoint '' to start from; name yours with --cfg-options model.backbone.init_cfg.checkpoint=",
+        ),
+        (
+            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ratio=1.5'],
+            'mask_ratio=1.5',
+        ),
+        (
+            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ration=0.5'],
+            "unexpected keyword argument 'mask_ration'",
+        ),
+        (['tools/test.py', FINETUNE, 'no.pth', '--data-root', '{imagenet}'], "there is no checkpoint 'no.pth' to evaluate"),
+        (['tools/test.py', FINETUNE, 'None'], 'the dataset folder data/imagenet of test_dataloader does not exist'),
+        (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader'),
+        (['tools/test.py', FINETUNE, 'None', '--out', 'x.json'], 'must end in .pkl'),
+        (['tools/test.py', FINETUNE], 'the following arguments are required: checkpoint'),
+        (['tools/demo.py', '--data', '/nowhere'], 'there is no folder /nowhere'),
+        (['tools/demo.py', '--data', '{images}'], 'holds 16 images'),
+        (['tools/demo.py', '--minutes', '0'], '--minutes 0 leaves no time'),
+    ],
+)
+def test_errors_are_one_sentence(capfd, pretrained, imagenet, tmp_path, arguments, message):
+    folders = dict(images=str(pretrained / 'images'), imagenet=str(imagenet))
+    tool, *arguments = [argument.format(**folders) for argument in arguments]
+    assert message in error_of(capfd, tool, '--out' if 'demo' in tool else '--work-dir', tmp_path, *arguments)
+
+
+def test_errors_end_a_process_without_a_traceback():
+    done = run('tools/train.py', PRETRAIN, '--data-root', '/nowhere', fails=True)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('train.py: error: the dataset folder /nowhere/train')
+
+
+def test_a_folder_without_images(tmp_path, capfd):
+    (tmp_path / 'train').mkdir()
+    message = error_of(capfd, 'tools/train.py', PRETRAIN, '--data-root', tmp_path, '--work-dir', tmp_path / 'run')
+    assert 'Found 0 files' in message
+
+
+@pytest.mark.openmmlab_only
+def test_demo(tmp_path):
+    """The whole demo in a few seconds of training on generated images."""
+    write_jpegs(tmp_path / 'images' / 'deep' / 'inside', 40, size=(90, 120))
+    (tmp_path / 'images' / 'broken.jpg').write_bytes(b'not an image')
+    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.1, '--out', tmp_path / 'out')
+    (results,) = (tmp_path / 'out').iterdir()
+    numbers = json.loads((results / 'results.json').read_text())
+    assert numbers['train'] + numbers['held_out'] == 40
+    assert numbers['psnr_db']['trained model'] > numbers['psnr_db']['untrained model']
+    for name in ('reconstruction.png', 'loss.png'):
+        assert (results / name).stat().st_size > 10_000
+        assert str(results / name) in done.stdout
+    assert 'broken.jpg' in done.stdout
+    assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == ['broken.jpg', 'deep']
