@@ -27,16 +27,12 @@ def _history_buffer_method(owner: type, name: str) -> Callable:
 
 def allow_runner_types() -> None:
     """Adds the types that a Runner checkpoint holds to torch's list of safe ones; calling it again changes nothing."""
-    allowed = [
-        HistoryBuffer,
-        (_history_buffer_method, 'builtins.getattr'),
-        (codecs.encode, '_codecs.encode'),
-        np.dtype,
-        np.ndarray,
-        *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)),
-    ]
+    dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.uint32, np.bool_)]
+    allowed = [(kind, f'{kind.__module__}.{kind.__qualname__}') for kind in (HistoryBuffer, np.dtype, np.ndarray, *dtypes)]
+    allowed += [(_history_buffer_method, 'builtins.getattr'), (codecs.encode, '_codecs.encode')]
     # numpy 2 moved these two; files written with either version name them differently.
     for package in ('numpy.core', 'numpy._core'):
         allowed += [(np.zeros(0).__reduce__()[0], f'{package}.multiarray._reconstruct')]
         allowed += [(np.float64(0).__reduce__()[0], f'{package}.multiarray.scalar')]
+    # Pairs of type and name, all of them: onedl-mmengine takes the bare types off the list after each of its loads.
     torch.serialization.add_safe_globals(allowed)
