@@ -14,7 +14,7 @@ from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
 __version__ = '0.1.0'
-__all__ = ['MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead', '__version__']
+__all__ = ['MAE', 'MAEPretrainDecoder', 'MAEPretrainHead', 'MAEViT', '__version__']
 
 allow_runner_types()
 register_all()

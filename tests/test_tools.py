@@ -1,4 +1,4 @@
-"""The tools as people run them: training, resuming, fine-tuning and evaluating on generated JPEGs, and wrong arguments."""
+"""The tools as people run them, on generated JPEGs: training, resuming, fine-tuning, evaluating, wrong arguments."""
 
 import json
 import pickle
@@ -42,7 +42,12 @@ SMALL_TEST = [
     *(
         f'{loader}_dataloader.{setting}'
         for loader in ('val', 'test')
-        for setting in ('num_workers=0', 'dataset.pipeline.1.scale=72', 'dataset.pipeline.2.crop_size=64', 'dataset.indices=20')
+        for setting in (
+            'num_workers=0',
+            'dataset.pipeline.1.scale=72',
+            'dataset.pipeline.2.crop_size=64',
+            'dataset.indices=20',
+        )
     ),
 ]
 
@@ -56,7 +61,9 @@ def run(*command: object, fails: bool = False) -> subprocess.CompletedProcess:
 
 def scalars(work_dir: Path) -> list[dict]:
     """Every training record of the runs in a work dir, oldest run first."""
-    lines = [line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()]
+    lines = [
+        line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()
+    ]
     return [record for record in map(json.loads, lines) if 'loss' in record]
 
 
@@ -82,7 +89,16 @@ def pretrained(tmp_path_factory) -> Path:
     write_jpegs(root / 'images' / 'train' / 'holidays' / 'beach', 10)
     write_jpegs(root / 'images' / 'train' / 'work', 6, seed=1)
     options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=2']
-    run('tools/train.py', PRETRAIN, '--work-dir', root / 'run', '--data-root', root / 'images', '--cfg-options', *options)
+    run(
+        'tools/train.py',
+        PRETRAIN,
+        '--work-dir',
+        root / 'run',
+        '--data-root',
+        root / 'images',
+        '--cfg-options',
+        *options,
+    )
     return root
 
 
@@ -106,7 +122,9 @@ def test_resume(pretrained, tmp_path):
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=3']
     images = pretrained / 'images'
-    run('tools/train.py', PRETRAIN, '--work-dir', work_dir, '--data-root', images, '--resume', '--cfg-options', *options)
+    run(
+        'tools/train.py', PRETRAIN, '--work-dir', work_dir, '--data-root', images, '--resume', '--cfg-options', *options
+    )
     records = scalars(work_dir)
     assert [record['step'] for record in records] == list(range(1, 13))
     assert records[8]['lr'] == pytest.approx(1.5e-4 * 4 / 256 * 8 / 160, rel=1e-6)
@@ -180,10 +198,20 @@ def error_of(capfd, *arguments: object) -> str:
         (['tools/train.py', PRETRAIN, '--wrok-dir', 'x'], 'unrecognized arguments: --wrok-dir'),
         (['tools/train.py', PRETRAIN, '--cfg-options', 'optim_wraper.optimizer.lr=1'], 'did you mean optim_wrapper?'),
         (['tools/train.py', PRETRAIN, '--cfg-options', 'seed'], "form key=value, but got 'seed'"),
-        (['tools/train.py', PRETRAIN, '--data-root', '{images}', '--resume', 'no.pth'], "there is no checkpoint 'no.pth'"),
         (
-            ['tools/train.py', FINETUNE, '--data-root', '{imagenet}', '--cfg-options', 'model.backbone.init_cfg.checkpoint='],
-            "there is no checkpoint '' to start from; name yours with --cfg-options model.backbone.init_cfg.checkpoint=",
+            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--resume', 'no.pth'],
+            "there is no checkpoint 'no.pth'",
+        ),
+        (
+            [
+                'tools/train.py',
+                FINETUNE,
+                '--data-root',
+                '{imagenet}',
+                '--cfg-options',
+                'model.backbone.init_cfg.checkpoint=',
+            ],
+            "no checkpoint '' to start from; name yours with --cfg-options model.backbone.init_cfg.checkpoint=",
         ),
         (
             ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ratio=1.5'],
@@ -193,7 +221,10 @@ def error_of(capfd, *arguments: object) -> str:
             ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ration=0.5'],
             "unexpected keyword argument 'mask_ration'",
         ),
-        (['tools/test.py', FINETUNE, 'no.pth', '--data-root', '{imagenet}'], "there is no checkpoint 'no.pth' to evaluate"),
+        (
+            ['tools/test.py', FINETUNE, 'no.pth', '--data-root', '{imagenet}'],
+            "there is no checkpoint 'no.pth' to evaluate",
+        ),
         (['tools/test.py', FINETUNE, 'None'], 'the dataset folder data/imagenet of test_dataloader does not exist'),
         (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader'),
         (['tools/test.py', FINETUNE, 'None', '--out', 'x.json'], 'must end in .pkl'),

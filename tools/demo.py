@@ -19,11 +19,8 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import torch
-from mae_plugin.engine.launch import SetupErrors
-from mae_plugin.models import functional as F
 from mmengine.config import Config
 from mmpretrain import get_model
 from PIL import Image, ImageOps
@@ -31,6 +28,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 from torch import Tensor
+
+import mae_plugin  # noqa: F401  (registers the models)
+from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.models import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mae/mae_vit-mini-p8_demo-64px.py'
@@ -57,13 +58,17 @@ def find_images(folder: Path | None, limit: int) -> list[Path]:
     if folder is None:
         package = importlib.util.find_spec('elpv_dataset')
         if package is None:
-            raise FileNotFoundError("the demo's images are not installed: pip install elpv-dataset, or give --data FOLDER")
+            raise FileNotFoundError(
+                "the demo's images are not installed: pip install elpv-dataset, or give --data FOLDER"
+            )
         folder = Path(package.origin).parent / 'data' / 'images'
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
     files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in EXTENSIONS)
     if len(files) < FEWEST:
-        raise ValueError(f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out')
+        raise ValueError(
+            f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out'
+        )
     order = np.random.default_rng(0).permutation(len(files))[:limit]
     return [files[i] for i in order]
 
@@ -97,7 +102,13 @@ def train(data: Path, work_dir: Path, minutes: float) -> Path:
     log = work_dir / 'train.log'
     command = [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', work_dir, '--data-root', data]
     command += ['--cfg-options', f'custom_hooks.0.minutes={minutes}']
-    columns = (TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+    )
     with log.open('w') as out, Progress(*columns, console=console) as progress:
         task = progress.add_task('Starting to train', total=None)
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.STDOUT)
@@ -134,7 +145,9 @@ def read_records(work_dir: Path) -> list[dict]:
 
 def load_images(folder: Path, size: int) -> Tensor:
     """The held-out images, cut to their central square: (N, 3, size, size), RGB from 0 to 255."""
-    images = [ImageOps.fit(Image.open(path), (size, size), Image.Resampling.BICUBIC) for path in sorted(folder.iterdir())]
+    images = [
+        ImageOps.fit(Image.open(path), (size, size), Image.Resampling.BICUBIC) for path in sorted(folder.iterdir())
+    ]
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float()
 
 
@@ -237,7 +250,9 @@ def main() -> None:
         records = read_records(work_dir)
         draw_loss(work_dir / 'loss.png', records)
 
-    results = dict(psnr_db=scores, steps=records[-1]['step'], minutes=args.minutes, train=numbers[0], held_out=numbers[1])
+    results = dict(
+        psnr_db=scores, steps=records[-1]['step'], minutes=args.minutes, train=numbers[0], held_out=numbers[1]
+    )
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
     table = Table('held-out images, masked patches', 'PSNR, dB', title=f'After {records[-1]["step"]} steps')
     for name, score in scores.items():

@@ -7,11 +7,12 @@ import argparse
 from copy import deepcopy
 
 import mmengine
-from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,12 +20,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or address of the checkpoint, or None for no checkpoint')
     parser.add_argument('--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)')
-    parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what to write to --out; predictions if left out')
+    parser.add_argument(
+        '--out-item', choices=['metrics', 'pred'], help='what to write to --out; predictions if left out'
+    )
     parser.add_argument('--show-dir', help='folder to draw predictions into')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window is shown')
-    parser.add_argument('--tta', action='store_true', help="average over test-time augmentations, the config's or a flip")
+    parser.add_argument(
+        '--tta', action='store_true', help="average over test-time augmentations, the config's or a flip"
+    )
     add_common_arguments(parser)
     args = parser.parse_args()
     if args.out_item and not args.out:

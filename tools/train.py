@@ -5,6 +5,9 @@ python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 
 import argparse
 
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
 from mae_plugin.engine.launch import (
     SetupErrors,
     add_common_arguments,
@@ -13,8 +16,6 @@ from mae_plugin.engine.launch import (
     load_config,
     pretrained_weights,
 )
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:

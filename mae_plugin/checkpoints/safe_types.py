@@ -28,7 +28,9 @@ def _history_buffer_method(owner: type, name: str) -> Callable:
 def allow_runner_types() -> None:
     """Adds the types that a Runner checkpoint holds to torch's list of safe ones; calling it again changes nothing."""
     dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.uint32, np.bool_)]
-    allowed = [(kind, f'{kind.__module__}.{kind.__qualname__}') for kind in (HistoryBuffer, np.dtype, np.ndarray, *dtypes)]
+    allowed = [
+        (kind, f'{kind.__module__}.{kind.__qualname__}') for kind in (HistoryBuffer, np.dtype, np.ndarray, *dtypes)
+    ]
     allowed += [(_history_buffer_method, 'builtins.getattr'), (codecs.encode, '_codecs.encode')]
     # numpy 2 moved these two; files written with either version name them differently.
     for package in ('numpy.core', 'numpy._core'):

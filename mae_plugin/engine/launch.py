@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -100,7 +101,7 @@ def load_config(args: argparse.Namespace) -> Config:
         if loader := cfg.get(name):
             if args.data_root:
                 loader.dataset.data_root = args.data_root
-            loader.setdefault('pin_memory', True)
+            loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('collate_fn', dict(type='default_collate'))
             loader.pin_memory = loader.pin_memory and not args.no_pin_memory
             # A loader without workers has none to keep, and torch makes an error of asking it to.

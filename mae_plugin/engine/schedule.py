@@ -41,7 +41,14 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     @classmethod
     def build_iter_from_epoch(
-        cls, *args, epoch_length: int, warmup: float = 0, begin: int = 0, end: int = INF, by_epoch: bool = True, **kwargs
+        cls,
+        *args,
+        epoch_length: int,
+        warmup: float = 0,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        **kwargs,
     ) -> WarmupCosineLR:
         """Builds a scheduler that counts iterations from arguments in epochs (``convert_to_iter_based=True``)."""
         end = end if end == INF else end * epoch_length

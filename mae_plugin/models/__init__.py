@@ -5,4 +5,4 @@ from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
 from .mae_vit import MAEViT
 
-__all__ = ['MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead']
+__all__ = ['MAE', 'MAEPretrainDecoder', 'MAEPretrainHead', 'MAEViT']

@@ -39,7 +39,7 @@ def check_mask_ratio(mask_ratio: float) -> float:
     """Returns ``mask_ratio`` if it lies in [0, 1), else raises ValueError."""
     if not 0 <= mask_ratio < 1:
         raise ValueError(
-            f'mask_ratio={mask_ratio} is out of range: it is the share of patches to remove, from 0 up to, but without, 1'
+            f'mask_ratio={mask_ratio} is out of range: it is the share of patches to remove, at least 0 and less than 1'
         )
     return mask_ratio
 
@@ -81,7 +81,7 @@ def masking_from_mask(mask: Tensor, shape: tuple[int, int]) -> Masking:
     fewest, most = removed.min().item(), removed.max().item()
     if fewest != most:
         raise ValueError(
-            f'mask removes between {fewest} and {most} patches per image; every image of a batch must lose the same number'
+            f'mask removes between {fewest} and {most} patches per image; all images must lose the same number'
         )
     if most == shape[1]:
         raise ValueError(f'mask removes all {most} patches; at least one must stay visible')
@@ -158,7 +158,7 @@ def unpatchify(patches: Tensor, patch_size: tuple[int, int], grid: tuple[int, in
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch, (B, L, 1) each: unbiased variance plus 1e-6, as the authors have it."""
+    """Mean and standard deviation of every patch, (B, L, 1) each, of the unbiased variance plus 1e-6."""
     mean = patches.mean(dim=-1, keepdim=True)
     return mean, (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 

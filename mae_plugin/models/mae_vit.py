@@ -97,9 +97,7 @@ class MAEViT(VisionTransformer):
         # VisionTransformer's own would draw a random position embedding over the sine-cosine one.
         super(VisionTransformer, self).init_weights()
 
-    def forward(
-        self, x: Tensor, mask: Tensor | bool | None = True, noise: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, mask: Tensor | bool | None = True, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Encodes the visible patches of images, or whole images.
 
         Args:

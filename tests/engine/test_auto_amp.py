@@ -4,8 +4,9 @@ import logging
 
 import pytest
 import torch
-from mae_plugin.engine import AutoAmpOptimWrapper
 from mmengine.logging import MMLogger
+
+from mae_plugin.engine import AutoAmpOptimWrapper
 
 
 def build() -> AutoAmpOptimWrapper:
@@ -49,6 +50,9 @@ def test_precision_by_gpu(pretend):
 def test_resume_with_another_precision(pretend):
     pretend(cuda=False, bf16=False)
     state = build().state_dict()
-    for scaler in ({}, dict(scale=65536.0, growth_factor=2.0, backoff_factor=0.5, growth_interval=2000, _growth_tracker=0)):
+    for scaler in (
+        {},
+        dict(scale=65536.0, growth_factor=2.0, backoff_factor=0.5, growth_interval=2000, _growth_tracker=0),
+    ):
         build().load_state_dict({**state, 'loss_scaler': scaler})
     assert 'loss_scaler' in state

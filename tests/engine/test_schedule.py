@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from mae_plugin.engine import WarmupCosineLR
 from mae_plugin.engine.schedule import warmup_cosine
 
@@ -59,6 +60,8 @@ def test_resume_goes_on_where_it_was_with_the_length_of_the_config(done, epochs)
     resumed_optimiser.load_state_dict(optimiser.state_dict())
     resumed.load_state_dict(scheduler.state_dict())
     for step in range(done, 5 * epochs):
-        assert resumed_optimiser.param_groups[0]['lr'] == pytest.approx(2 * warmup_cosine(step, 5, 5 * epochs), rel=1e-12)
+        assert resumed_optimiser.param_groups[0]['lr'] == pytest.approx(
+            2 * warmup_cosine(step, 5, 5 * epochs), rel=1e-12
+        )
         resumed_optimiser.step()
         resumed.step()

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from mae_plugin.engine import TimeLimitHook
 
 
@@ -12,7 +13,10 @@ def test_learning_rate_and_end_follow_the_clock(monkeypatch):
     hook = TimeLimitHook(minutes=1, warmup=0.1)
     groups = [dict(lr=2.0), dict(lr=0.2)]
     runner = SimpleNamespace(
-        optim_wrapper=SimpleNamespace(param_groups=groups), train_loop=SimpleNamespace(_max_iters=10**6), iter=41, epoch=3
+        optim_wrapper=SimpleNamespace(param_groups=groups),
+        train_loop=SimpleNamespace(_max_iters=10**6),
+        iter=41,
+        epoch=3,
     )
     hook.before_train(runner)
     for elapsed, factor in ((0, 0), (3, 0.5), (6, 1), (33, 0.5), (60, 0), (61, 0)):

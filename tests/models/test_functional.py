@@ -5,12 +5,22 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from mae_plugin.models import functional as F
 
 
 @pytest.mark.parametrize(
     ('patches', 'ratio', 'kept'),
-    [(196, 0.75, 49), (100, 0.9, 10), (25, 0.8, 5), (100, 0.8, 20), (256, 0.75, 64), (196, 0, 196), (4, 0.99, 1), (10, 0.5, 5)],
+    [
+        (196, 0.75, 49),
+        (100, 0.9, 10),
+        (25, 0.8, 5),
+        (100, 0.8, 20),
+        (256, 0.75, 64),
+        (196, 0, 196),
+        (4, 0.99, 1),
+        (10, 0.5, 5),
+    ],
 )
 def test_num_visible(patches, ratio, kept):
     assert F.num_visible(patches, ratio) == kept
@@ -128,7 +138,10 @@ def test_sincos_against_double_loop():
             for i in range(quarter):
                 frequency = 1 / 10000 ** (i / quarter)
                 expected[i], expected[quarter + i] = math.sin(column * frequency), math.cos(column * frequency)
-                expected[2 * quarter + i], expected[3 * quarter + i] = math.sin(row * frequency), math.cos(row * frequency)
+                expected[2 * quarter + i], expected[3 * quarter + i] = (
+                    math.sin(row * frequency),
+                    math.cos(row * frequency),
+                )
             np.testing.assert_allclose(embedding[0, 1 + row * w + column], expected, atol=1e-7)
 
 

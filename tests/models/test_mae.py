@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from mae_plugin import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
-from mae_plugin.models import functional as F
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
+
+from mae_plugin import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
+from mae_plugin.models import functional as F
 
 from ..conftest import TINY, tiny_config
 
@@ -48,7 +49,9 @@ def test_conflicting_sizes_are_refused(build_tiny, part, name, value, right):
 
 
 def test_explicit_sizes_that_agree_and_built_parts(build_tiny):
-    build_tiny(neck=dict(num_patches=16, patch_size=8, in_chans=3, embed_dim=32), head=dict(patch_size=(8, 8), in_channels=3))
+    build_tiny(
+        neck=dict(num_patches=16, patch_size=8, in_chans=3, embed_dim=32), head=dict(patch_size=(8, 8), in_channels=3)
+    )
     config = tiny_config()
     backbone = MODELS.build(config['backbone'])
     neck = MAEPretrainDecoder(embed_dim=32, patch_size=8, grid_size=(4, 4), decoder_embed_dim=16, decoder_num_heads=2)

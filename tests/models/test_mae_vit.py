@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from mmpretrain.models import VisionTransformer
+
 from mae_plugin import MAEViT
 from mae_plugin.models import functional as F
-from mmpretrain.models import VisionTransformer
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 
@@ -136,7 +137,11 @@ def test_initialisation_is_official():
     assert not model.pos_embed.requires_grad
     assert model.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
     layer = model.layers[0]
-    for weight in (layer.attn.qkv.weight, layer.ffn.layers[0][0].weight, model.patch_embed.projection.weight.flatten(1)):
+    for weight in (
+        layer.attn.qkv.weight,
+        layer.ffn.layers[0][0].weight,
+        model.patch_embed.projection.weight.flatten(1),
+    ):
         bound = math.sqrt(6 / sum(weight.shape))
         assert 0.99 * bound < weight.abs().max().item() <= bound
         assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)

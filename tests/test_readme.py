@@ -1,0 +1,37 @@
+"""What README says is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text()
+
+
+def test_python_snippet():
+    (snippet,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    assert names['features'].shape == (2, 197, 768)
+    assert names['reconstruction'].shape == (2, 3, 224, 224)
+    assert names['mask'].sum(dim=1).tolist() == [147, 147]
+    assert 0.1 < names['loss'].item() < 5
+
+
+@pytest.mark.parametrize('path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])
+def test_files_that_are_named_exist(path):
+    text = (ROOT / path).read_text()
+    named = re.findall(r'(?:tools|configs|tests)/[\w/.-]+\.(?:py|sh)', text)
+    linked = re.findall(r'\]\((?!https?:)([^)#]+)', text)
+    for name in named:
+        assert (ROOT / name).is_file(), name
+    for name in linked:
+        assert (ROOT / path).parent.joinpath(name).exists(), name
+
+
+def test_options_that_are_shown_exist():
+    sources = ''.join(path.read_text() for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/engine/launch.py'])
+    for option in re.findall(r'(?<![\w-])--[a-z][\w-]+', README):
+        if option not in ('--nproc-per-node', '--no-deps'):
+            assert f"'{option}'" in sources, option
