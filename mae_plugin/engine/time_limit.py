@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import torch
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -37,18 +39,19 @@ class TimeLimitHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Sets the learning rate of every parameter group."""
-        factor = warmup_cosine(self._elapsed(), self.warmup * self.seconds, self.seconds)
+        # By the clock of the first process, so that all end at the same step and never differ in their rates.
+        elapsed = torch.tensor(time.monotonic() - self._start, dtype=torch.float64)
+        broadcast(elapsed)
+        self._elapsed = elapsed.item()
+        factor = warmup_cosine(self._elapsed, self.warmup * self.seconds, self.seconds)
         for group in runner.optim_wrapper.param_groups:
             group['lr'] = group.setdefault('initial_lr', group['lr']) * factor
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Moves the end of training here once the time is up."""
-        if self._elapsed() >= self.seconds:
+        """Moves the end of training here if the time was up at the start of this step."""
+        if self._elapsed >= self.seconds:
             loop = runner.train_loop
             if isinstance(loop, EpochBasedTrainLoop):
                 loop._max_epochs = runner.epoch + 1
             else:
                 loop._max_iters = runner.iter + 1
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._start
