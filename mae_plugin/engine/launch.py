@@ -129,10 +129,10 @@ def check_checkpoint(path: str | None, purpose: str) -> None:
         raise FileNotFoundError(f'there is no checkpoint {path!r} {purpose}')
 
 
-def pretrained_weights(cfg: ConfigDict, prefix: str = 'model') -> Iterator[tuple[str, str]]:
-    """Yields the setting and value of every checkpoint that ``init_cfg`` entries within ``cfg`` load."""
-    if cfg.get('type') == 'Pretrained':
-        yield f'{prefix}.checkpoint', cfg.checkpoint
-    for key, value in cfg.items():
-        if isinstance(value, dict):
-            yield from pretrained_weights(value, f'{prefix}.{key}')
+def pretrained_weights(cfg: ConfigDict, name: str = 'model') -> Iterator[tuple[str, str]]:
+    """Yields the setting and the path of every checkpoint that ``init_cfg`` entries within ``cfg`` load."""
+    if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+        yield f'{name}.checkpoint', cfg['checkpoint']
+    parts = cfg.items() if isinstance(cfg, dict) else enumerate(cfg) if isinstance(cfg, list) else ()
+    for key, value in parts:
+        yield from pretrained_weights(value, f'{name}.{key}')

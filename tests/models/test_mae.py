@@ -131,6 +131,11 @@ def test_forward_modes(build_tiny):
     assert model(images, mode='loss')['loss'].ndim == 0
 
 
+def test_an_encoder_alone_extracts_features():
+    model = MODELS.build(dict(type='MAE', backbone=tiny_config()['backbone']))
+    assert model.extract_feat(torch.randn(1, 3, 32, 32))[0].shape == (1, 17, 32)
+
+
 def test_train_step(build_tiny):
     """mmengine's own step on uint8 BGR images, normalised by the preprocessor, reduces the loss."""
     model = build_tiny(backbone=dict(mask_ratio=0.5))
