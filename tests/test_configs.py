@@ -206,6 +206,8 @@ def test_mae_hivit_takes_a_step_as_in_mmpretrain():
     reconstruction, mask = ours.reconstruct(images)
     assert reconstruction.shape == images.shape
     assert mask.sum(dim=1).tolist() == [147, 147]
+    with pytest.raises(ValueError, match='MAEHiViT draws its own masks'):
+        ours.loss(images, mask=torch.zeros(2, 196))
 
 
 @pytest.mark.parametrize(

@@ -117,10 +117,16 @@ class MAE(BaseSelfSupervisor):
         return self.head.to_pixels(pred, inputs, mask), mask
 
     def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Foreign backbones know neither noise nor grids, so both are passed only where they say something.
-        given = {} if noise is None else dict(noise=noise)
-        latent, mask, ids_restore = self.backbone(inputs, mask, **given)
-        if isinstance(self.backbone, MAEViT) and isinstance(self.neck, MAEPretrainDecoder):
+        if mask is None or mask is False:
+            raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
+        ours = isinstance(self.backbone, MAEViT)
+        if ours:
+            latent, mask, ids_restore = self.backbone(inputs, mask, noise)
+        elif mask is True and noise is None:
+            latent, mask, ids_restore = self.backbone(inputs)
+        else:
+            raise ValueError(f'{type(self.backbone).__name__} draws its own masks; leave mask and noise out')
+        if ours and isinstance(self.neck, MAEPretrainDecoder):
             return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
         return self.neck(latent, ids_restore), mask
 

@@ -131,6 +131,12 @@ def test_forward_modes(build_tiny):
     assert model(images, mode='loss')['loss'].ndim == 0
 
 
+@pytest.mark.parametrize('mask', [None, False])
+def test_nothing_to_predict(build_tiny, mask):
+    with pytest.raises(ValueError, match=f'mask={mask} leaves nothing to predict'):
+        build_tiny().loss(torch.randn(1, 3, 32, 32), mask=mask)
+
+
 def test_an_encoder_alone_extracts_features():
     model = MODELS.build(dict(type='MAE', backbone=tiny_config()['backbone']))
     assert model.extract_feat(torch.randn(1, 3, 32, 32))[0].shape == (1, 17, 32)
