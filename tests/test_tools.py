@@ -77,7 +77,7 @@ def imagenet(tmp_path_factory) -> Path:
         for i in range(1000):
             folder = root / part / f'n{i:08d}'
             folder.mkdir(parents=True)
-            shutil.copy(sources[i % 10], folder / 'image.JPEG')
+            shutil.copy(sources[i % 10], folder / f'{folder.name}.JPEG')
     shutil.rmtree(root / 'source')
     return root
 
@@ -121,10 +121,9 @@ def test_resume(pretrained, tmp_path):
     shutil.copytree(pretrained / 'run', work_dir)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=3']
-    images = pretrained / 'images'
-    run(
-        'tools/train.py', PRETRAIN, '--work-dir', work_dir, '--data-root', images, '--resume', '--cfg-options', *options
-    )
+    arguments = ['--work-dir', work_dir, '--data-root', pretrained / 'images', '--resume', '--auto-scale-lr', '--amp']
+    arguments += ['--no-validate', '--no-pin-memory', '--no-persistent-workers']
+    run('tools/train.py', PRETRAIN, *arguments, '--cfg-options', *options)
     records = scalars(work_dir)
     assert [record['step'] for record in records] == list(range(1, 13))
     assert records[8]['lr'] == pytest.approx(1.5e-4 * 4 / 256 * 8 / 160, rel=1e-6)
@@ -171,11 +170,13 @@ def test_evaluation(finetuned, imagenet, tmp_path):
 def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
     """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning would start from."""
     out = tmp_path / 'predictions.pkl'
-    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out]
+    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out, '--amp', '--no-pin-memory']
+    arguments += ['--show-dir', tmp_path / 'drawn', '--interval', 10]
     run('tools/test.py', FINETUNE, 'None', *arguments, '--cfg-options', *SMALL_TEST)
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == 20
     assert predictions[0]['pred_score'].shape == (1000,)
+    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
 
 
 def error_of(capfd, *arguments: object) -> str:
@@ -228,6 +229,7 @@ def error_of(capfd, *arguments: object) -> str:
         (['tools/test.py', FINETUNE, 'None'], 'the dataset folder data/imagenet of test_dataloader does not exist'),
         (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader'),
         (['tools/test.py', FINETUNE, 'None', '--out', 'x.json'], 'must end in .pkl'),
+        (['tools/test.py', FINETUNE, 'None', '--tta', '--show'], 'leave out --show'),
         (['tools/test.py', FINETUNE], 'the following arguments are required: checkpoint'),
         (['tools/demo.py', '--data', '/nowhere'], 'there is no folder /nowhere'),
         (['tools/demo.py', '--data', '{images}'], 'holds 16 images'),
@@ -258,7 +260,7 @@ def test_demo(tmp_path):
     """The whole demo in a few seconds of training on generated images."""
     write_jpegs(tmp_path / 'images' / 'deep' / 'inside', 40, size=(90, 120))
     (tmp_path / 'images' / 'broken.jpg').write_bytes(b'not an image')
-    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.1, '--out', tmp_path / 'out')
+    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.3, '--out', tmp_path / 'out')
     (results,) = (tmp_path / 'out').iterdir()
     numbers = json.loads((results / 'results.json').read_text())
     assert numbers['train'] + numbers['held_out'] == 40
@@ -268,3 +270,13 @@ def test_demo(tmp_path):
         assert str(results / name) in done.stdout
     assert 'broken.jpg' in done.stdout
     assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == ['broken.jpg', 'deep']
+
+
+@pytest.mark.slow
+@pytest.mark.openmmlab_only
+def test_demo_on_photographs(tmp_path):
+    """The demo as it is: the trained model beats both fills that learn nothing, by decibels."""
+    run('tools/demo.py', '--out', tmp_path)
+    (results,) = tmp_path.iterdir()
+    scores = json.loads((results / 'results.json').read_text())['psnr_db']
+    assert scores['trained model'] > 2 + max(score for name, score in scores.items() if name != 'trained model')

@@ -133,6 +133,10 @@ def train(data: Path, work_dir: Path, minutes: float) -> Path:
     if process.returncode:
         last = log.read_text().splitlines()[-1:]
         raise RuntimeError(f'training ended with exit code {process.returncode}, see {log}: {"".join(last)}')
+    if not read_records(work_dir):
+        raise RuntimeError(
+            f'{minutes:g} minutes were too few for five steps of training; give --minutes a larger number'
+        )
     return Path((work_dir / 'last_checkpoint').read_text().strip())
 
 

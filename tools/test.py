@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--out-item says what to write, but --out is missing, which says where')
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'predictions are written as a pickle, so --out {args.out} must end in .pkl')
+    if args.tta and (args.show or args.show_dir):
+        parser.error('--tta averages several views of an image, which cannot be drawn; leave out --show and --show-dir')
     return args
 
 

@@ -37,7 +37,7 @@ auto_scale_lr = dict(enable=False)
 custom_hooks = [dict(type='TimeLimitHook', minutes=5)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1_000_000)
 default_hooks = dict(
-    logger=dict(interval=20),
+    logger=dict(interval=5),
     checkpoint=dict(interval=1_000_000, by_epoch=False, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
