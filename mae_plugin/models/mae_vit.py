@@ -45,8 +45,8 @@ class MAEViT(VisionTransformer):
         img_size: int | tuple[int, int] = 224,
         patch_size: int | tuple[int, int] = 16,
         out_indices: Sequence[int] | int = -1,
-        drop_rate: float = 0,
-        drop_path_rate: float = 0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         norm_cfg: dict = dict(type='LN', eps=1e-6),
         final_norm: bool = True,
         out_type: str = 'raw',
@@ -63,16 +63,16 @@ class MAEViT(VisionTransformer):
             img_size=F.pair(img_size),
             patch_size=F.pair(patch_size),
             in_channels=in_channels,
-            # VisionTransformer writes into the sequence it is given, so it gets one of its own.
-            out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
             norm_cfg=norm_cfg,
             final_norm=final_norm,
+            layer_cfgs=layer_cfgs,
+            patch_cfg=patch_cfg,
+            # VisionTransformer writes into the sequence it is given, so it gets one of its own.
+            out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
             out_type=out_type,
             interpolate_mode=interpolate_mode,
-            patch_cfg=patch_cfg,
-            layer_cfgs=layer_cfgs,
+            drop_path_rate=drop_path_rate,
+            drop_rate=drop_rate,
             init_cfg=init_cfg,
         )
         projection = self.patch_embed.projection

@@ -1,23 +1,12 @@
-"""What every recipe shares: the plugin, hooks, logging, seeds."""
+"""What every recipe shares; where nothing stands here, mmengine's own defaults hold."""
 
 custom_imports = dict(imports=['mae_plugin'])
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
-    param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='VisualizationHook', enable=False),
-)
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
 )
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_level = 'INFO'
-load_from = None
-resume = False
+# Masks and crops differ from process to process.
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -15,21 +15,21 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',
-        policies='timm_increasing',
         num_policies=2,
-        total_level=10,
         magnitude_level=9,
         magnitude_std=0.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
+        total_level=10,
+        policies='timm_increasing',
+        hparams=dict(interpolation='bicubic', pad_val=[round(value) for value in rgb_mean[::-1]]),
     ),
     dict(
         type='RandomErasing',
-        erase_prob=0.25,
         mode='rand',
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
+        erase_prob=0.25,
         fill_color=rgb_mean[::-1],
         fill_std=rgb_std[::-1],
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
     ),
     dict(type='PackInputs'),
 ]
@@ -61,26 +61,25 @@ val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
+# Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a linear classifier.
 model = dict(
     type='ImageClassifier',
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
     backbone=dict(
         type='VisionTransformer',
         arch='base',
-        img_size=224,
         patch_size=16,
-        drop_path_rate=0.1,
-        out_type='avg_featmap',
         final_norm=False,
+        out_type='avg_featmap',
+        drop_path_rate=0.1,
     ),
-    neck=None,
     head=dict(
         type='LinearClsHead',
-        num_classes=1000,
         in_channels=768,
+        num_classes=1000,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
         init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5),
     ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
 # lr is given for 1024 images a step; the floor of 1e-6 is a share of it, so that layer decay scales it too.
