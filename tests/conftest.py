@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 from PIL import Image
-
-import mae_plugin  # noqa: F401  (registers the models)
 
 TINY = dict(
     type='MAE',

@@ -6,13 +6,12 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from mae_plugin.registry import asset_root
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain import models as theirs
 from mmpretrain.registry import MODELS, PARAM_SCHEDULERS
-
-from mae_plugin.registry import asset_root
 
 CONFIGS = asset_root() / 'configs' / 'mae'
 PRETRAIN = CONFIGS / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'

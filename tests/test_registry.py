@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
-
-import pytest
-from mmpretrain import get_model, list_models
-from mmpretrain.registry import MODELS
+from pathlib import Path
 
 import mae_plugin
+import pytest
+import torch
+from mae_plugin.registry import asset_root
+from mmpretrain import get_model, list_models
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
 
 SNAPSHOT = """
 import json, sys
@@ -25,7 +29,20 @@ for name, value in vars(registry).items():
         found[name] = {key: f'{cls.__module__}.{cls.__name__}' for key, cls in value.module_dict.items()}
 print(json.dumps(found))
 """
-MODEL_NAMES = {'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', 'vit-base-p16_mae-300e-pre_8xb128-coslr-100e_in1k'}
+ALIAS = 'mae_vit-huge-p14_8xb512-amp-coslr-1600e_in1k'
+
+# The published table: parameters as built, exactly, by name.
+PARAMETERS = {
+    **{f'mae_vit-base-p16_8xb512-amp-coslr-{epochs}e_in1k': 111_907_840 for epochs in (300, 400, 800, 1600)},
+    **{f'mae_vit-large-p16_8xb512-amp-coslr-{epochs}e_in1k': 329_541_888 for epochs in (400, 800, 1600)},
+    'mae_vit-huge-p16_8xb512-amp-coslr-1600e_in1k': 657_074_508,
+    **{f'vit-base-p16_mae-{epochs}e-pre_8xb128-coslr-100e_in1k': 86_567_656 for epochs in (300, 400, 800, 1600)},
+    **{f'vit-base-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 86_567_656 for epochs in (300, 400, 800, 1600)},
+    **{f'vit-large-p16_mae-{epochs}e-pre_8xb128-coslr-50e_in1k': 304_326_632 for epochs in (400, 800, 1600)},
+    **{f'vit-large-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 304_326_632 for epochs in (400, 800, 1600)},
+    'vit-huge-p14_mae-1600e-pre_8xb128-coslr-50e_in1k': 632_045_800,
+    'vit-huge-p14_mae-1600e-pre_32xb8-coslr-50e_in1k-448px': 633_028_840,
+}
 
 
 def test_nothing_but_the_promised_names_changes():
@@ -39,11 +56,12 @@ def test_nothing_but_the_promised_names_changes():
     }
     added = {(kind, name) for kind in with_plugin for name in with_plugin[kind] if name not in without[kind]}
     names = {'MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead'}
-    assert replaced == {('MODELS', name) for name in names} | {('hub', name) for name in MODEL_NAMES}
+    assert replaced == {('MODELS', name) for name in names} | {('hub', name) for name in PARAMETERS}
     assert added == {
         ('OPTIM_WRAPPERS', 'AutoAmpOptimWrapper'),
         ('PARAM_SCHEDULERS', 'WarmupCosineLR'),
         ('HOOKS', 'TimeLimitHook'),
+        ('hub', ALIAS),
     }
 
 
@@ -56,26 +74,35 @@ def test_names_build_our_classes_and_mmpretrains_stay_importable():
 
 
 def test_hub():
-    assert set(list_models('*mae*300e*')) >= MODEL_NAMES
-    assert set(list_models()) >= MODEL_NAMES
+    assert len(PARAMETERS) == 24
+    assert {*PARAMETERS, ALIAS} <= set(list_models())
     with pytest.raises(ValueError, match='no-such-model'):
         get_model('no-such-model')
     resnet = get_model('resnet18_8xb32_in1k')
     assert sum(p.numel() for p in resnet.parameters()) == 11_689_512
 
 
-def test_models_by_name():
-    """Parameters as published: 111,907,840, and 86,566,120 plus the LayerNorm after pooling, 2 * 768."""
-    import torch
+@pytest.mark.parametrize('name', [*PARAMETERS, ALIAS])
+def test_models_by_name(name):
+    """Config and model of every name: built, the right size, from our files, starting from the right weights."""
+    with torch.device('meta'):
+        model = get_model(name)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS.get(name, 657_074_508)
+    assert Path(model._config.filename).is_relative_to(asset_root())
+    pretraining = name.startswith('mae_')
+    assert isinstance(model, mae_plugin.MAE if pretraining else ImageClassifier)
+    assert model.backbone.patch_embed.projection.stride == ((14, 14) if 'huge' in name else (16, 16))
+    assert bool(model._metainfo.results) != pretraining
+    if not pretraining:
+        epochs = name.split('mae-')[1].split('-')[0]
+        start = model._config.model.backbone.init_cfg.checkpoint
+        assert start.rsplit('/')[-1].startswith(f'mae_{name[:8]}') and f'coslr-{epochs}' in start
+        (source,) = (ModelHub.get(other) for other in PARAMETERS if name in downstream(other))
+        assert source.weights == start
 
-    pretraining = get_model('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k')
-    assert isinstance(pretraining, mae_plugin.MAE)
-    assert sum(p.numel() for p in pretraining.parameters()) == 111_907_840
-    assert pretraining.backbone.pos_embed.any()
-    (features,) = pretraining.extract_feat(torch.rand(1, 3, 224, 224))
-    assert features.shape == (1, 197, 768)
-    classifier = get_model('vit-base-p16_mae-300e-pre_8xb128-coslr-100e_in1k')
-    assert sum(p.numel() for p in classifier.parameters()) == 86_566_120 + 2 * 768
+
+def downstream(name: str) -> list[str]:
+    return ModelHub.get(name).data.get('Downstream') or []
 
 
 def test_importing_twice_is_harmless():

@@ -143,9 +143,9 @@ def finetuned(pretrained, imagenet) -> Path:
         *SMALL_FINETUNE,
         *SMALL_TEST,
         'train_cfg.max_epochs=1',
-        f'model.backbone.init_cfg.checkpoint={checkpoint}',
     ]
-    run('tools/train.py', FINETUNE, '--work-dir', work_dir, '--data-root', imagenet, '--cfg-options', *options)
+    arguments = ['--work-dir', work_dir, '--data-root', imagenet, '--pretrained', checkpoint]
+    run('tools/train.py', FINETUNE, *arguments, '--cfg-options', *options)
     return work_dir
 
 
@@ -209,10 +209,8 @@ def error_of(capfd, *arguments: object) -> str:
                 FINETUNE,
                 '--data-root',
                 '{imagenet}',
-                '--cfg-options',
-                'model.backbone.init_cfg.checkpoint=',
             ],
-            "no checkpoint '' to start from; name yours with --cfg-options model.backbone.init_cfg.checkpoint=",
+            "no checkpoint '' to start from; name yours with --pretrained PATH",
         ),
         (
             ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ratio=1.5'],
@@ -227,7 +225,7 @@ def error_of(capfd, *arguments: object) -> str:
             "there is no checkpoint 'no.pth' to evaluate",
         ),
         (['tools/test.py', FINETUNE, 'None'], 'the dataset folder data/imagenet of test_dataloader does not exist'),
-        (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader'),
+        (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader and test_evaluator'),
         (['tools/test.py', FINETUNE, 'None', '--out', 'x.json'], 'must end in .pkl'),
         (['tools/test.py', FINETUNE, 'None', '--tta', '--show'], 'leave out --show'),
         (['tools/test.py', FINETUNE], 'the following arguments are required: checkpoint'),

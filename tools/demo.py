@@ -18,9 +18,12 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use('Agg')
+import mae_plugin  # noqa: F401  (registers the models)
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.models import functional as F
 from mmengine.config import Config
 from mmpretrain import get_model
 from PIL import Image, ImageOps
@@ -28,10 +31,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 from torch import Tensor
-
-import mae_plugin  # noqa: F401  (registers the models)
-from mae_plugin.engine.launch import SetupErrors
-from mae_plugin.models import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mae/mae_vit-mini-p8_demo-64px.py'

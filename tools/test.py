@@ -7,12 +7,11 @@ import argparse
 from copy import deepcopy
 
 import mmengine
+from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-
-from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,8 +54,8 @@ def main() -> None:
     args = parse_args()
     with SetupErrors() as setup:
         cfg = load_config(args)
-        if not cfg.get('test_dataloader'):
-            raise ValueError(f'{args.config} has no test_dataloader, so there is nothing to evaluate it on')
+        if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
+            raise ValueError(f'{args.config} has no test_dataloader and test_evaluator, as pre-training has none')
         cfg.load_from = None if args.checkpoint.lower() == 'none' else args.checkpoint
         cfg.resume = False
         if args.amp:

@@ -5,9 +5,6 @@ python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 
 import argparse
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
 from mae_plugin.engine.launch import (
     SetupErrors,
     add_common_arguments,
@@ -15,7 +12,10 @@ from mae_plugin.engine.launch import (
     check_data,
     load_config,
     pretrained_weights,
+    replace_pretrained,
 )
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or, without one, from the latest in the work dir',
     )
+    parser.add_argument('--pretrained', metavar='CHECKPOINT', help="start from this encoder, in place of the config's")
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (on in our configs)'
@@ -62,8 +63,10 @@ def main() -> None:
 
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_checkpoint(cfg.get('load_from'), 'to load')
-        for setting, path in pretrained_weights(cfg.model):
-            check_checkpoint(path, f'to start from; name yours with --cfg-options {setting}=PATH')
+        if args.pretrained:
+            replace_pretrained(cfg, args.pretrained)
+        for _, path in pretrained_weights(cfg.model):
+            check_checkpoint(path, 'to start from; name yours with --pretrained PATH')
 
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         runner.register_hook(setup)

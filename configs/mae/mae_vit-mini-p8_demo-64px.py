@@ -31,6 +31,16 @@ train_dataloader = dict(
         ]
     ),
 )
+test_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='ResizeEdge', scale=64, edge='short', interpolation='area'),
+            dict(type='CenterCrop', crop_size=64),
+            dict(type='PackInputs'),
+        ]
+    )
+)
 optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = None
 auto_scale_lr = dict(enable=False)

@@ -96,6 +96,10 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.merge_from_dict(args.cfg_options or {})
 
     cfg.launcher = args.launcher
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine starts distributed training on a GPU or not at all.
+        torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
     for name in _DATALOADERS:
         if loader := cfg.get(name):
@@ -127,6 +131,16 @@ def check_checkpoint(path: str | None, purpose: str) -> None:
     """Raises FileNotFoundError if ``path``, where it names a local file, does not exist."""
     if path is not None and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise FileNotFoundError(f'there is no checkpoint {path!r} {purpose}')
+
+
+def replace_pretrained(cfg: Config, path: str) -> None:
+    """Lets every ``init_cfg`` of the model that loads a checkpoint load ``path``; ValueError if there is none."""
+    settings = {setting: path for setting, _ in pretrained_weights(cfg.model)}
+    if not settings:
+        raise ValueError(
+            'the config starts from no pre-trained weights; --cfg-options load_from=PATH loads a whole model'
+        )
+    cfg.merge_from_dict(settings)
 
 
 def pretrained_weights(cfg: ConfigDict, name: str = 'model') -> Iterator[tuple[str, str]]:

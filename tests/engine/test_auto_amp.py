@@ -4,9 +4,8 @@ import logging
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
-
 from mae_plugin.engine import AutoAmpOptimWrapper
+from mmengine.logging import MMLogger
 
 
 def build() -> AutoAmpOptimWrapper:

@@ -1,9 +1,8 @@
 """Errors before the work begins are a sentence; errors after it keep their traceback."""
 
 import pytest
-from mmengine.config import Config, ConfigDict
-
 from mae_plugin.engine.launch import SetupErrors, check_checkpoint, check_data, pretrained_weights
+from mmengine.config import Config, ConfigDict
 
 
 def test_an_error_in_set_up_is_one_sentence(monkeypatch):

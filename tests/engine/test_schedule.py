@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from mae_plugin.engine import WarmupCosineLR
 from mae_plugin.engine.schedule import warmup_cosine
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from mae_plugin.models import functional as F
 
 

@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
-from mmpretrain.registry import MODELS
-
 from mae_plugin import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from mae_plugin.models import functional as F
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import MODELS
 
 from ..conftest import TINY, tiny_config
 

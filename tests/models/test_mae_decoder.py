@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from mmpretrain import models as mmpretrain_models
-
 from mae_plugin import MAEPretrainDecoder
 from mae_plugin.models import functional as F
+from mmpretrain import models as mmpretrain_models
 
 SMALL = dict(embed_dim=12, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
 

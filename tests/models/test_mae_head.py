@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from mmpretrain import models as mmpretrain_models
-
 from mae_plugin import MAEPretrainHead
 from mae_plugin.models import functional as F
+from mmpretrain import models as mmpretrain_models
 
 LOSS = dict(type='PixelReconstructionLoss', criterion='L2')
 

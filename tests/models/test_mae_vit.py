@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from mmpretrain.models import VisionTransformer
-
 from mae_plugin import MAEViT
 from mae_plugin.models import functional as F
+from mmpretrain.models import VisionTransformer
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 

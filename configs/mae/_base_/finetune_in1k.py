@@ -1,65 +1,32 @@
-"""The official fine-tuning recipe (paper, table 9, and the authors' code) on ImageNet's 1,000 classes.
+"""The official fine-tuning recipe (paper, table 9, and the authors' code), with ViT-B/16's numbers.
 
-Leaves name the architecture and, where the recipe depends on it: epochs, learning rate, layer decay, drop path.
+Larger models change architecture, epochs, learning rate, layer decay and drop path.
 """
 
-_base_ = './default_runtime.py'
-
-rgb_mean, rgb_std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-data_preprocessor = dict(num_classes=1000, mean=rgb_mean, std=rgb_std, to_rgb=True)
+_base_ = './imagenet_cls.py'
 
 # Pipelines hand on BGR images until the preprocessor turns them round, so fill values are BGR too.
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(
-        type='RandAugment',
-        num_policies=2,
-        magnitude_level=9,
-        magnitude_std=0.5,
-        total_level=10,
-        policies='timm_increasing',
-        hparams=dict(interpolation='bicubic', pad_val=[round(value) for value in rgb_mean[::-1]]),
-    ),
-    dict(
-        type='RandomErasing',
-        mode='rand',
-        erase_prob=0.25,
-        fill_color=rgb_mean[::-1],
-        fill_std=rgb_std[::-1],
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-    ),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ImageNet', data_root='data/imagenet', split='train', pipeline=train_pipeline),
+bgr_mean = _base_.data_preprocessor.mean[::-1]
+load, crop, flip, pack = _base_.train_dataloader.dataset.pipeline
+augment = dict(
+    type='RandAugment',
+    num_policies=2,
+    magnitude_level=9,
+    magnitude_std=0.5,
+    total_level=10,
+    policies='timm_increasing',
+    hparams=dict(interpolation='bicubic', pad_val=[round(value) for value in bgr_mean]),
 )
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
+erase = dict(
+    type='RandomErasing',
+    mode='rand',
+    erase_prob=0.25,
+    fill_color=bgr_mean,
+    fill_std=_base_.data_preprocessor.std[::-1],
+    min_area_ratio=0.02,
+    max_area_ratio=1 / 3,
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator
+train_dataloader = dict(dataset=dict(pipeline=[load, crop, flip, augment, erase, pack]))
 
 # Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a linear classifier.
 model = dict(
@@ -72,6 +39,8 @@ model = dict(
         final_norm=False,
         out_type='avg_featmap',
         drop_path_rate=0.1,
+        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names yours.
+        init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(
         type='LinearClsHead',
@@ -95,10 +64,7 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=5, eta_min_ratio=1e-6 / 2e-3, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
-
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
 
 # Names that only serve the lines above: left in the config, they would look like settings and change nothing.
-del rgb_mean, rgb_std, train_pipeline, test_pipeline
+del bgr_mean, load, crop, flip, augment, erase, pack

@@ -33,6 +33,29 @@ train_dataloader = dict(
     ),
 )
 
+# For extracting features and reconstructing; pre-training itself has nothing to evaluate.
+test_dataloader = dict(
+    batch_size=128,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='CustomDataset',
+        data_root='data/imagenet',
+        data_prefix='val',
+        with_label=False,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+            dict(type='CenterCrop', crop_size=224),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
+test_cfg = dict()
+test_evaluator = []
+
 # lr 1.5e-4 for 256 images a step, weight decay on all that is neither 1-D nor a bias.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
