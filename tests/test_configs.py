@@ -149,10 +149,77 @@ def test_finetuning_pipelines():
     assert config.model.head.loss.label_smooth_val == 0.1
 
 
+@pytest.mark.parametrize(
+    ('recipe', 'layers', 'rate', 'expected', 'drop_path', 'batch', 'step_batch'),
+    [
+        ('vit-large-p16_8xb128-coslr-50e_in1k', 24, 4e-3, (3.010173833e-06, 4.013565110e-06, 3e-3), 0.2, 128, 1024),
+        ('vit-huge-p14_8xb128-coslr-50e_in1k', 32, 4e-3, (3.013572772e-07, 4.018097029e-07, 3e-3), 0.3, 128, 1024),
+        ('vit-huge-p14_32xb8-coslr-50e_in1k-448px', 32, 1e-3, (7.533931929e-08, 1.004524257e-07, 7.5e-4), 0.3, 8, 256),
+    ],
+)
+def test_finetuning_larger_models(recipe, layers, rate, expected, drop_path, batch, step_batch):
+    """Rates of stem, first and last layer: 0.75 ** (layers + 1), 0.75 ** layers and 0.75 of the head's."""
+    config = Config.fromfile(CONFIGS / 'benchmarks' / f'{recipe}.py')
+    config.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    settings = settings_by_parameter(config, model)
+    names = ('patch_embed.projection.weight', 'layers.0.attn.qkv.weight', f'layers.{layers - 1}.attn.qkv.weight')
+    for name, value in zip(names, expected, strict=True):
+        assert settings[f'backbone.{name}'] == (pytest.approx(value, rel=1e-6), 0.05), name
+    assert settings['head.fc.weight'] == (pytest.approx(rate), 0.05)
+    assert settings['backbone.pos_embed'][1] == settings['backbone.cls_token'][1] == 0
+    assert model.backbone.layers[-1].attn.out_drop.drop_prob == pytest.approx(drop_path)
+    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (batch, step_batch)
+    assert config.train_cfg.max_epochs == 50
+    # The floor is 1e-6 for the head, whatever the base rate, and the layer's scale times that elsewhere.
+    steps = 1281167 // step_batch
+    ends = rates(config, steps, {0, 5 * steps, 50 * steps - 1})
+    assert ends[0] == 0
+    assert ends[5 * steps] == pytest.approx(rate)
+    assert ends[50 * steps - 1] == pytest.approx(1e-6, rel=1e-4)
+
+
+def test_448_px():
+    """Above 224 px the authors crop nothing away; and the smaller recipe is left as it was."""
+    for size, short, name in ((448, 448, '32xb8-coslr-50e_in1k-448px'), (224, 256, '8xb128-coslr-50e_in1k')):
+        config = Config.fromfile(CONFIGS / 'benchmarks' / f'vit-huge-p14_{name}.py')
+        assert config.train_dataloader.dataset.pipeline[1].scale == size
+        assert [step.type for step in config.train_dataloader.dataset.pipeline[3:5]] == ['RandAugment', 'RandomErasing']
+        for loader in (config.val_dataloader, config.test_dataloader):
+            assert (loader.dataset.pipeline[1].scale, loader.dataset.pipeline[2].crop_size) == (short, size)
+
+
+@pytest.mark.parametrize(('size', 'dim', 'layers'), [('base', 768, 12), ('large', 1024, 24)])
+def test_linear_probe(size, dim, layers):
+    """LARS at 6.4 for 16,384 images a step, no decay, the bias exempt from the adaptation, encoder frozen."""
+    config = Config.fromfile(CONFIGS / 'benchmarks' / f'vit-{size}-p16_8xb2048-linear-coslr-90e_in1k.py')
+    config.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {'head.layers.head.weight', 'head.layers.head.bias'}
+    assert settings_by_parameter(config, model) == dict.fromkeys(trained, (6.4, 0.0))
+    optimiser = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    exempt = {p.ndim: group.get('lars_exclude', False) for group in optimiser.param_groups for p in group['params']}
+    assert (type(optimiser).__name__, optimiser.defaults['momentum'], exempt) == ('LARS', 0.9, {1: True, 2: False})
+    assert (model.neck.bn.affine, model.neck.bn.eps, model.neck.bn.num_features) == (False, 1e-6, dim)
+    assert (model.backbone.frozen_stages, model.backbone.out_type) == (layers, 'cls_token')
+    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (2048, 16384)
+    pipeline = config.train_dataloader.dataset.pipeline
+    assert [step.type for step in pipeline] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
+    assert pipeline[1].interpolation == config.val_dataloader.dataset.pipeline[1].interpolation == 'bicubic'
+    # 78 steps an epoch: 780 of warm-up, 6,240 of cosine to 0.
+    expected = {0: 0.0, 390: 3.2, 780: 6.4, 3900: 3.2, 7019: 6.4 * (1 - math.cos(math.pi / 6240)) / 2}
+    for iteration, rate in rates(config, 1281167 // 16384, set(expected)).items():
+        assert rate == pytest.approx(expected[iteration], rel=1e-9, abs=1e-15), iteration
+
+
 def test_every_config_names_the_plugin_and_shows_its_command():
     for path in CONFIGS.rglob('*.py'):
         config = Config.fromfile(path)
         if '_base_' not in path.parts:
+            assert path.name in path.read_text().replace('\n', '')
             assert 'mae_plugin' in config.custom_imports.imports
             assert 'tools/train.py' in path.read_text().split('"""')[1]
 
