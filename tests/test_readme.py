@@ -1,6 +1,8 @@
 """What README says is what happens."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,24 @@ def test_options_that_are_shown_exist():
     for option in re.findall(r'(?<![\w-])--[a-z][\w-]+', README):
         if option not in ('--nproc-per-node', '--no-deps'):
             assert f"'{option}'" in sources, option
+
+
+@pytest.mark.openmmlab_only
+def test_model_zoo_table_is_the_tools():
+    """The rows of the base models as the tool prints them today; all rows: `make test-slow`."""
+    assert_table('*base*', 12)
+
+
+@pytest.mark.slow
+@pytest.mark.openmmlab_only
+def test_whole_model_zoo():
+    assert_table('*', 25)
+
+
+def assert_table(pattern: str, number: int) -> None:
+    command = [sys.executable, ROOT / 'tools/model_zoo.py', '--check', '--only', pattern]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith(('| mae_', '| vit-'))]
+    assert len(rows) == number
+    table = (ROOT / 'docs/model_zoo.md').read_text().splitlines()
+    assert set(rows) <= set(table)

@@ -15,6 +15,7 @@ from .conftest import write_jpegs
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+LINEAR = 'configs/mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
 FINETUNE = 'configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
 
 SMALL = ['model.backbone.arch=deit-tiny', 'model.backbone.img_size=64', 'train_dataloader.num_workers=0']
@@ -52,9 +53,9 @@ SMALL_TEST = [
 ]
 
 
-def run(*command: object, fails: bool = False) -> subprocess.CompletedProcess:
+def run(*command: object, fails: bool = False, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs a tool in a process of its own."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True)
     assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
     return done
 
@@ -177,6 +178,64 @@ def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
     assert len(predictions) == 20
     assert predictions[0]['pred_score'].shape == (1000,)
     assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
+
+
+def test_linear_probe(pretrained, imagenet, tmp_path):
+    """An epoch of LARS on the frozen encoder: the classifier moves, the encoder does not."""
+    checkpoint = pretrained / 'run' / 'epoch_2.pth'
+    options = [*SMALL_FINETUNE, *SMALL_TEST, 'model.neck.input_features=192', 'train_cfg.max_epochs=1']
+    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--pretrained', checkpoint]
+    run('tools/train.py', LINEAR, *arguments, '--cfg-options', *options)
+    records = scalars(tmp_path)
+    # 0.1 * 8 / 256 at the second step of 10 epochs of warm-up at 2 steps an epoch.
+    assert records[1]['lr'] == pytest.approx(0.1 * 8 / 256 / 20, rel=1e-6)
+    before = torch.load(checkpoint, weights_only=True)['state_dict']
+    after = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
+    encoder = [name for name in after if name.startswith('backbone.')]
+    assert len(encoder) == 12 * 12 + 6
+    assert all(torch.equal(after[name], before[name]) for name in encoder)
+    assert after['head.layers.head.bias'].any()
+
+
+def test_commands_as_published(pretrained, imagenet, tmp_path):
+    """With data/imagenet in the working directory no folder is named; meta/val.txt lists val/, train/ has folders."""
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    data = tmp_path / 'data' / 'imagenet'
+    write_jpegs(data / 'val', 8, size=(80, 72))
+    (data / 'meta').mkdir()
+    (data / 'meta' / 'val.txt').write_text(''.join(f'{i:03d}.jpg {i * 100}\n' for i in range(8)))
+    (data / 'train').symlink_to(imagenet / 'train')
+    said = run('tools/test.py', FINETUNE, 'None', cwd=tmp_path).stdout
+    assert 'accuracy/top1' in said
+    indices = 'train_dataloader.dataset.indices=8'
+    options = [*SMALL_PRETRAIN, indices, 'train_cfg.max_epochs=1', 'train_dataloader.num_workers=2']
+    run('tools/train.py', PRETRAIN, '--cfg-options', *options, cwd=tmp_path)
+    assert len(scalars(tmp_path / 'work_dirs' / Path(PRETRAIN).stem)) == 2
+
+
+@pytest.mark.openmmlab_only
+@pytest.mark.parametrize('recipe', ['pretrain', 'finetune', 'linear'])
+def test_base_models_take_a_step(imagenet, tmp_path, recipe):
+    """ViT-B at full size: one step of each recipe on two images, and an evaluation of two."""
+    config = dict(pretrain=PRETRAIN, finetune=FINETUNE, linear=LINEAR)[recipe]
+    options = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'train_dataloader.dataset.indices=2']
+    options += [
+        'train_cfg.max_epochs=1',
+        'default_hooks.checkpoint.save_last=False',
+        'default_hooks.checkpoint.interval=9',
+    ]
+    if recipe != 'pretrain':
+        options += ['model.backbone.init_cfg=None', 'val_dataloader.num_workers=0', 'val_dataloader.dataset.indices=2']
+    run('tools/train.py', config, '--work-dir', tmp_path, '--data-root', imagenet, '--cfg-options', *options)
+    (record,) = scalars(tmp_path)
+    # Per-patch-normalised pixels have unit variance, so an untrained decoder errs by one and a little; a classifier
+    # that knows nothing errs by the logarithm of the number of classes.
+    expected = dict(pretrain=(1, 3), finetune=(6.8, 7.1), linear=(5, 9))[recipe]
+    assert expected[0] < record['loss'] < expected[1]
+    if recipe != 'pretrain':
+        (lines,) = (file.read_text() for file in tmp_path.glob('*/vis_data/scalars.json'))
+        assert 'accuracy/top1' in lines
 
 
 def error_of(capfd, *arguments: object) -> str:
