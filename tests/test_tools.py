@@ -272,6 +272,14 @@ def error_of(capfd, *arguments: object) -> str:
             "no checkpoint '' to start from; name yours with --pretrained PATH",
         ),
         (
+            ['tools/train.py', FINETUNE, '--data-root', '{imagenet}', '--pretrained', 'http://127.0.0.1:9/weights.pth'],
+            'the weights could not be fetched',
+        ),
+        (
+            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--pretrained', '{images}'],
+            'starts from no pre-trained weights',
+        ),
+        (
             ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ratio=1.5'],
             'mask_ratio=1.5',
         ),

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -45,6 +46,8 @@ class SetupErrors(Hook):
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not self._running and not os.environ.get('MAE_TRACEBACK'):
             said = error.args[0] if isinstance(error, KeyError) and error.args else error
+            if isinstance(error, URLError):
+                said = f'the weights could not be fetched ({error}); give a file that is here with --pretrained PATH'
             sentence = ' '.join(str(said).split()) or kind.__name__
             sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence[:600]}')
 
