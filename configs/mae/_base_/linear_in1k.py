@@ -7,6 +7,7 @@ _base_ = './imagenet_cls.py'
 
 model = dict(
     type='ImageClassifier',
+    neck=dict(type='ClsBatchNormNeck', input_features=768),
     backbone=dict(
         type='VisionTransformer',
         arch='base',
@@ -16,7 +17,6 @@ model = dict(
         # No checkpoint is right for every start: the models name theirs, --pretrained PATH names yours.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
-    neck=dict(type='ClsBatchNormNeck', input_features=768),
     head=dict(
         type='VisionTransformerClsHead',
         in_channels=768,

@@ -3,21 +3,18 @@
 Any folder tree of images under ``<data_root>/train`` will do; labels are not looked at.
 """
 
-_base_ = './default_runtime.py'
+_base_ = './imagenet_data.py'
 
+unlabelled = dict(
+    type='CustomDataset',
+    with_label=False,
+    extensions=('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'),
+)
 train_dataloader = dict(
     batch_size=512,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
-        data_root='data/imagenet',
+        **unlabelled,
         data_prefix='train',
-        with_label=False,
-        extensions=('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'),
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(
@@ -34,27 +31,9 @@ train_dataloader = dict(
 )
 
 # For extracting features and reconstructing; pre-training itself has nothing to evaluate.
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='CustomDataset',
-        data_root='data/imagenet',
-        data_prefix='val',
-        with_label=False,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ],
-    ),
-)
-test_cfg = dict()
+test_dataloader = dict(dataset=dict(**unlabelled, data_prefix='val'))
 test_evaluator = []
+test_cfg = dict()
 
 # lr 1.5e-4 for 256 images a step, weight decay on all that is neither 1-D nor a bias.
 optim_wrapper = dict(
@@ -64,3 +43,5 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=4096)
+
+del unlabelled
