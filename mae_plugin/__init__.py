@@ -1,7 +1,7 @@
 """Masked Autoencoders for the OpenMMLab / mmpretrain ecosystem.
 
-Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.registry`) and lets torch load the
-checkpoints that mmengine's Runner writes (see :mod:`mae_plugin.checkpoints`).
+Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.registry`) and makes mmengine load
+checkpoints safely, its own included (see :mod:`mae_plugin.checkpoints`).
 """
 
 import warnings
@@ -9,7 +9,7 @@ import warnings
 # mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
-from .checkpoints import allow_runner_types
+from .checkpoints import allow_runner_types, register_loaders
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
@@ -17,4 +17,5 @@ __version__ = '0.1.0'
 __all__ = ['MAE', 'MAEPretrainDecoder', 'MAEPretrainHead', 'MAEViT', '__version__']
 
 allow_runner_types()
+register_loaders()
 register_all()

@@ -314,6 +314,11 @@ def test_errors_end_a_process_without_a_traceback():
     assert done.stderr.splitlines()[-1].startswith('train.py: error: the dataset folder /nowhere/train')
 
 
+def test_fewer_images_than_a_batch(pretrained, tmp_path, capfd):
+    arguments = ['--work-dir', tmp_path, '--data-root', pretrained / 'images', '--cfg-options', *SMALL]
+    assert 'fewer training images than one batch' in error_of(capfd, 'tools/train.py', PRETRAIN, *arguments)
+
+
 def test_a_folder_without_images(tmp_path, capfd):
     (tmp_path / 'train').mkdir()
     message = error_of(capfd, 'tools/train.py', PRETRAIN, '--data-root', tmp_path, '--work-dir', tmp_path / 'run')

@@ -21,7 +21,8 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 def _history_buffer_method(owner: type, name: str) -> Callable:
     """Stands in for the ``getattr`` by which a HistoryBuffer pickles its statistics, and reaches nothing else."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'the checkpoint asks for {owner!r}.{name}, which no Runner checkpoint needs')
+        owner = getattr(owner, '__qualname__', owner)
+        raise pickle.UnpicklingError(f'the checkpoint asks for {owner}.{name}, which no Runner checkpoint needs')
     return getattr(HistoryBuffer, name)
 
 

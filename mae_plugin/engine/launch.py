@@ -16,6 +16,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..checkpoints import trust_checkpoints
+
 # Top-level settings that mmengine or mmpretrain look up in the config without Runner naming them.
 _MORE_SETTINGS = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
@@ -73,6 +75,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='settings to change in the config, such as train_cfg.max_epochs=100 or key="[a,b]" for a list',
     )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle whatever a checkpoint holds, which can run any code; only for files whose source you trust',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun's predecessor passes the rank as an argument instead of a variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -87,6 +94,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}; ours are in configs/mae and configs/mae/benchmarks')
+    if args.trust_checkpoint:
+        trust_checkpoints()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) | _MORE_SETTINGS
