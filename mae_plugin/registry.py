@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
-from modelindex.load_model_index import load
 
 from . import engine, models
 
@@ -29,11 +28,9 @@ def register_all() -> None:
     PARAM_SCHEDULERS.register_module(module=engine.WarmupCosineLR, force=True)
     HOOKS.register_module(module=engine.TimeLimitHook, force=True)
 
-    index = asset_root() / 'model-index.yml'
-    # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first.
+    # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first;
+    # for the same reason ours is read into an empty hub and laid over the full one.
     ModelHub._register_mmpretrain_models()
-    ours = load(str(index))
-    ours.build_models_with_collections()
-    for model in ours.models:
-        ModelHub._models_dict.pop(model.name.lower(), None)
-    ModelHub.register_model_index(index, config_prefix=index.parent)
+    models_by_name, ModelHub._models_dict = ModelHub._models_dict, {}
+    ModelHub.register_model_index(asset_root() / 'model-index.yml', config_prefix=asset_root())
+    ModelHub._models_dict = {**models_by_name, **ModelHub._models_dict}

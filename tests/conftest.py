@@ -1,8 +1,12 @@
-"""Tiny models and generated images that the tests share."""
+"""Tiny models, generated images and runs of the tools that the tests share."""
 
 from __future__ import annotations
 
 import copy
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mae_plugin  # noqa: F401  (registers the models)
@@ -11,6 +15,47 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+LINEAR = 'configs/mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
+FINETUNE = 'configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
+
+SMALL = [
+    'model.backbone.arch=deit-tiny',
+    'model.backbone.img_size=64',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.dataset.pipeline.1.scale=64',
+    'default_hooks.logger.interval=1',
+]
+SMALL_PRETRAIN = [
+    *SMALL,
+    'model.neck.decoder_embed_dim=64',
+    'model.neck.decoder_depth=1',
+    'model.neck.decoder_num_heads=2',
+    'train_dataloader.batch_size=4',
+]
+SMALL_FINETUNE = [
+    *SMALL,
+    'model.head.in_channels=192',
+    'train_dataloader.dataset.indices=16',
+    'train_dataloader.batch_size=8',
+]
+SMALL_TEST = [
+    'model.backbone.arch=deit-tiny',
+    'model.backbone.img_size=64',
+    'model.head.in_channels=192',
+    *(
+        f'{loader}_dataloader.{setting}'
+        for loader in ('val', 'test')
+        for setting in (
+            'num_workers=0',
+            'dataset.pipeline.1.scale=72',
+            'dataset.pipeline.2.crop_size=64',
+            'dataset.indices=20',
+        )
+    ),
+]
 
 TINY = dict(
     type='MAE',
@@ -53,10 +98,31 @@ def write_jpegs(folder: Path, number: int, size: tuple[int, int] = (48, 40), see
         coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f'{i:03d}.jpg', quality=95)
 
 
-@pytest.fixture
-def imagenet_like(tmp_path: Path) -> Path:
-    """A dataset of two classes in the layout of ImageNet: train/<class>/*.jpg and val/<class>/*.jpg."""
-    for part, number in (('train', 8), ('val', 4)):
-        for i, name in enumerate(('n01440764', 'n01443537')):
-            write_jpegs(tmp_path / 'images' / part / name, number, seed=i)
-    return tmp_path / 'images'
+def run(*command: object, fails: bool = False, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Runs a tool in a process of its own."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True)
+    assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
+    return done
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    """Every training record of the runs in a work dir, oldest run first."""
+    lines = [
+        line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()
+    ]
+    return [record for record in map(json.loads, lines) if 'loss' in record]
+
+
+@pytest.fixture(scope='session')
+def imagenet(tmp_path_factory) -> Path:
+    """ImageNet's layout with its 1,000 class folders, one JPEG each, in train/ and val/."""
+    root = tmp_path_factory.mktemp('imagenet')
+    write_jpegs(root / 'source', 10, size=(80, 72))
+    sources = sorted((root / 'source').iterdir())
+    for part in ('train', 'val'):
+        for i in range(1000):
+            folder = root / part / f'n{i:08d}'
+            folder.mkdir(parents=True)
+            shutil.copy(sources[i % 10], folder / f'{folder.name}.JPEG')
+    shutil.rmtree(root / 'source')
+    return root

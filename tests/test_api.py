@@ -1,15 +1,14 @@
 """mmpretrain's interface on the plugin's models: by name, on a picture, with weights of one's own."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from mmpretrain import FeatureExtractor, get_model, inference_model, list_models
 
+from .conftest import ROOT
 from .test_registry import ALIAS, PARAMETERS
 
-BIRD = str(Path(__file__).resolve().parents[1] / 'demo' / 'bird.JPEG')
+BIRD = str(ROOT / 'demo' / 'bird.JPEG')
 PRETRAINING = [name for name in (*PARAMETERS, ALIAS) if name.startswith('mae_')]
 CLASSIFIERS = [name for name in PARAMETERS if not name.startswith('mae_')]
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from .test_tools import FINETUNE, PRETRAIN, ROOT, SMALL_PRETRAIN, SMALL_TEST, imagenet, scalars, write_jpegs  # noqa: F401
+from .conftest import FINETUNE, PRETRAIN, ROOT, SMALL_PRETRAIN, SMALL_TEST, scalars, write_jpegs
 
 
 def launch(script: str, *arguments: object, fails: bool = False, **environment: str) -> subprocess.CompletedProcess:
@@ -35,7 +35,7 @@ def test_two_processes_train(tmp_path):
     assert torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=True)['meta']['iter'] == 4
 
 
-def test_two_processes_evaluate(imagenet, tmp_path):  # noqa: F811
+def test_two_processes_evaluate(imagenet, tmp_path):
     arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--cfg-options', *SMALL_TEST]
     done = launch('dist_test.sh', FINETUNE, 'None', 2, *arguments)
     assert 'accuracy/top1' in done.stdout + done.stderr

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import mmpretrain
 
-from .conftest import write_jpegs
-from .test_tools import SMALL_PRETRAIN, scalars
-
-ROOT = Path(__file__).resolve().parents[1]
+from .conftest import ROOT, SMALL_PRETRAIN, scalars, write_jpegs
 
 
 def test_wheel_works_away_from_the_checkout(tmp_path):

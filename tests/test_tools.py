@@ -4,83 +4,25 @@ import json
 import pickle
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from .conftest import write_jpegs
-
-ROOT = Path(__file__).resolve().parents[1]
-PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
-LINEAR = 'configs/mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
-FINETUNE = 'configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
-
-SMALL = ['model.backbone.arch=deit-tiny', 'model.backbone.img_size=64', 'train_dataloader.num_workers=0']
-SMALL_PRETRAIN = [
-    *SMALL,
-    'model.neck.decoder_embed_dim=64',
-    'model.neck.decoder_depth=1',
-    'model.neck.decoder_num_heads=2',
-    'train_dataloader.dataset.pipeline.1.scale=64',
-    'train_dataloader.batch_size=4',
-    'default_hooks.logger.interval=1',
-]
-SMALL_FINETUNE = [
-    *SMALL,
-    'model.head.in_channels=192',
-    'train_dataloader.dataset.pipeline.1.scale=64',
-    'train_dataloader.dataset.indices=16',
-    'train_dataloader.batch_size=8',
-    'default_hooks.logger.interval=1',
-]
-SMALL_TEST = [
-    'model.backbone.arch=deit-tiny',
-    'model.backbone.img_size=64',
-    'model.head.in_channels=192',
-    *(
-        f'{loader}_dataloader.{setting}'
-        for loader in ('val', 'test')
-        for setting in (
-            'num_workers=0',
-            'dataset.pipeline.1.scale=72',
-            'dataset.pipeline.2.crop_size=64',
-            'dataset.indices=20',
-        )
-    ),
-]
-
-
-def run(*command: object, fails: bool = False, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """Runs a tool in a process of its own."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True)
-    assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
-    return done
-
-
-def scalars(work_dir: Path) -> list[dict]:
-    """Every training record of the runs in a work dir, oldest run first."""
-    lines = [
-        line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()
-    ]
-    return [record for record in map(json.loads, lines) if 'loss' in record]
-
-
-@pytest.fixture(scope='module')
-def imagenet(tmp_path_factory) -> Path:
-    """ImageNet's layout with its 1,000 class folders, one JPEG each, in train/ and val/."""
-    root = tmp_path_factory.mktemp('imagenet')
-    write_jpegs(root / 'source', 10, size=(80, 72))
-    sources = sorted((root / 'source').iterdir())
-    for part in ('train', 'val'):
-        for i in range(1000):
-            folder = root / part / f'n{i:08d}'
-            folder.mkdir(parents=True)
-            shutil.copy(sources[i % 10], folder / f'{folder.name}.JPEG')
-    shutil.rmtree(root / 'source')
-    return root
+from .conftest import (
+    FINETUNE,
+    LINEAR,
+    PRETRAIN,
+    ROOT,
+    SMALL,
+    SMALL_FINETUNE,
+    SMALL_PRETRAIN,
+    SMALL_TEST,
+    run,
+    scalars,
+    write_jpegs,
+)
 
 
 @pytest.fixture(scope='module')

@@ -34,7 +34,6 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mae/mae_vit-mini-p8_demo-64px.py'
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'}
 FEWEST = 32
 console = Console()
 
@@ -52,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_images(folder: Path | None, limit: int) -> list[Path]:
+def find_images(folder: Path | None, extensions: tuple[str, ...], limit: int) -> list[Path]:
     """The images to use in a fixed random order, at most ``limit``."""
     if folder is None:
         package = importlib.util.find_spec('elpv_dataset')
@@ -63,7 +62,7 @@ def find_images(folder: Path | None, limit: int) -> list[Path]:
         folder = Path(package.origin).parent / 'data' / 'images'
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
-    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in EXTENSIONS)
+    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in extensions)
     if len(files) < FEWEST:
         raise ValueError(
             f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out'
@@ -183,9 +182,8 @@ def visible_pixels(mask: Tensor, patch_size: tuple[int, int], grid: tuple[int, i
 
 
 @torch.no_grad()
-def evaluate(data: Path, checkpoint: Path, work_dir: Path, device: str) -> dict[str, float]:
+def evaluate(config: Config, data: Path, checkpoint: Path, work_dir: Path, device: str) -> dict[str, float]:
     """Reconstructs the held-out images under fixed masks, draws some of them, and returns PSNR by method."""
-    config = Config.fromfile(CONFIG)
     torch.manual_seed(config.randomness.seed)
     untrained = get_model(config, device=device)
     trained = get_model(config, pretrained=str(checkpoint), device=device)
@@ -243,13 +241,14 @@ def draw_loss(path: Path, records: list[dict]) -> None:
 def main() -> None:
     args = parse_args()
     with SetupErrors(), tempfile.TemporaryDirectory() as data:
-        files = find_images(args.data, args.max_images)
+        config = Config.fromfile(CONFIG)
+        files = find_images(args.data, config.train_dataloader.dataset.extensions, args.max_images)
         work_dir = args.out.resolve() / datetime.now().strftime('%Y%m%d_%H%M%S')
         work_dir.mkdir(parents=True)
-        numbers = shrink(files, Path(data), Config.fromfile(CONFIG).model.backbone.img_size)
+        numbers = shrink(files, Path(data), config.model.backbone.img_size)
         console.print(f'{numbers[0]} images to train on, {numbers[1]} held out; {args.minutes:g} minutes of training')
         checkpoint = train(Path(data), work_dir, args.minutes)
-        scores = evaluate(Path(data), checkpoint, work_dir, args.device)
+        scores = evaluate(config, Path(data), checkpoint, work_dir, args.device)
         records = read_records(work_dir)
         draw_loss(work_dir / 'loss.png', records)
 

@@ -3,11 +3,6 @@
 #     tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
 # In the environment: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), SRUN_ARGS.
 set -euo pipefail
-[ $# -ge 4 ] || { echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]" >&2; exit 2; }
-partition=$1 name=$2 config=$3 checkpoint=$4
-shift 4
-# shellcheck disable=SC2086  # SRUN_ARGS is a list of words
-exec srun --partition "$partition" --job-name "$name" \
-    --ntasks "${GPUS:-8}" --ntasks-per-node "${GPUS_PER_NODE:-8}" --gres "gpu:${GPUS_PER_NODE:-8}" \
-    --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher slurm "$@"
+source "$(dirname "$0")/launchers.sh"
+usage_unless $# 4 'PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]'
+by_srun "$1" "$2" test.py "$3" "$4" --launcher slurm "${@:5}"

@@ -10,8 +10,6 @@ import mmengine
 from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,8 +73,7 @@ def main() -> None:
         check_data(cfg, 'test_dataloader')
         check_checkpoint(cfg.load_from, 'to evaluate')
 
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-        runner.register_hook(setup)
+        runner = setup.build_runner(cfg)
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

@@ -14,8 +14,6 @@ from mae_plugin.engine.launch import (
     pretrained_weights,
     replace_pretrained,
 )
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,9 +66,7 @@ def main() -> None:
         for _, path in pretrained_weights(cfg.model):
             check_checkpoint(path, 'to start from; name yours with --pretrained PATH')
 
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-        runner.register_hook(setup)
-        runner.train()
+        setup.build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from urllib.error import URLError
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import trust_checkpoints
@@ -36,6 +37,12 @@ class SetupErrors(Hook):
 
     _running = False
 
+    def build_runner(self, cfg: Config) -> Runner:
+        """Builds the Runner of a config, with this object among its hooks."""
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.register_hook(self)
+        return runner
+
     def before_train(self, runner: Runner) -> None:
         """Notes that set-up is over."""
         self._running = True
@@ -49,7 +56,7 @@ class SetupErrors(Hook):
         if isinstance(error, Exception) and not self._running and not os.environ.get('MAE_TRACEBACK'):
             said = error.args[0] if isinstance(error, KeyError) and error.args else error
             if isinstance(error, URLError):
-                said = f'the weights could not be fetched ({error}); give a file that is here with --pretrained PATH'
+                said = f'the weights could not be fetched ({error}); name a file on this machine instead'
             sentence = ' '.join(str(said).split()) or kind.__name__
             sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence[:600]}')
 

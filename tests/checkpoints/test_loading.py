@@ -13,8 +13,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 
-from ..conftest import tiny_config
-from ..test_tools import PRETRAIN, SMALL_PRETRAIN, run
+from ..conftest import PRETRAIN, SMALL_PRETRAIN, run, tiny_config
 
 NAME = 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'
 SMALL = dict(backbone=dict(arch='deit-tiny'), neck=dict(decoder_depth=1))
@@ -95,11 +94,11 @@ def test_runner_checkpoint_by_address(server, tmp_path):
         assert torch.equal(model.state_dict()[key], tensor), key
 
 
-def test_tools_refuse_and_trust(tmp_path, imagenet_like):
+def test_tools_refuse_and_trust(tmp_path, imagenet):
     """The tools refuse; --trust-checkpoint is the explicit way out, and does run the file."""
     touched, file = tmp_path / 'touched', tmp_path / 'c.pth'
     torch.save(dict(state_dict={}, meta={}, extra=Payload(touched)), file)
-    common = ['--work-dir', tmp_path / 'run', '--data-root', imagenet_like, '--resume', file]
+    common = ['--work-dir', tmp_path / 'run', '--data-root', imagenet, '--resume', file]
     for trust in ([], ['--trust-checkpoint']):
         options = ['--cfg-options', *SMALL_PRETRAIN, 'train_cfg.max_epochs=1']
         done = run('tools/train.py', PRETRAIN, *common, *trust, *options, fails=True)
