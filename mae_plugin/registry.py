@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.registry import HOOKS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 
 from . import engine, models
 
@@ -26,7 +26,10 @@ def register_all() -> None:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
     OPTIM_WRAPPERS.register_module(module=engine.AutoAmpOptimWrapper, force=True)
     PARAM_SCHEDULERS.register_module(module=engine.WarmupCosineLR, force=True)
-    HOOKS.register_module(module=engine.TimeLimitHook, force=True)
+    for loop in (engine.ResumableEpochLoop, engine.ResumableIterLoop):
+        LOOPS.register_module(module=loop, force=True)
+    for hook in (engine.SafeCheckpointHook, engine.TimeLimitHook, engine.WeightsFitHook):
+        HOOKS.register_module(module=hook, force=True)
 
     # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first;
     # for the same reason ours is read into an empty hub and laid over the full one.

@@ -8,4 +8,4 @@ Published top-1 (mmpretrain's model zoo): 83.3 % after fine-tuning, 62.5 % after
 
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=400)
+train_cfg = dict(max_epochs=400)

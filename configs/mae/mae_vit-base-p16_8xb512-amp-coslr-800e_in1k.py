@@ -8,4 +8,4 @@ Published top-1 (mmpretrain's model zoo): 83.3 % after fine-tuning, 65.1 % after
 
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
+train_cfg = dict(max_epochs=800)

@@ -10,4 +10,4 @@ Published top-1 (mmpretrain's model zoo): 86.9 % after fine-tuning, 87.3 % at 44
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
 model = dict(backbone=dict(arch='h', patch_size=14))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1600)
+train_cfg = dict(max_epochs=1600)

@@ -9,4 +9,4 @@ Published top-1 (mmpretrain's model zoo): 85.2 % after fine-tuning, 70.7 % after
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
 model = dict(backbone=dict(arch='l'))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=400)
+train_cfg = dict(max_epochs=400)

@@ -45,7 +45,7 @@ optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = None
 auto_scale_lr = dict(enable=False)
 custom_hooks = [dict(type='TimeLimitHook', minutes=5)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1_000_000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=1_000_000)
 default_hooks = dict(
     logger=dict(interval=5),
     checkpoint=dict(interval=1_000_000, by_epoch=False, max_keep_ckpts=1),

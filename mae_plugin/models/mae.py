@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from . import functional as F
+from .fit import check_fit
 from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
 from .mae_vit import MAEViT
@@ -72,6 +73,8 @@ class MAE(BaseSelfSupervisor):
             if predicted != pixels:
                 raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
 
+        self.register_load_state_dict_pre_hook(_refuse_other_weights)
+
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per ``out_indices``."""
         return self.backbone(inputs, mask=None)
@@ -129,6 +132,13 @@ class MAE(BaseSelfSupervisor):
         if ours and isinstance(self.neck, MAEPretrainDecoder):
             return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
         return self.neck(latent, ids_restore), mask
+
+
+def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, _: dict, strict: bool, *lists: list) -> None:
+    # mmengine always says strict, and then only warns; torch with strict=False means to load a part.
+    if strict:
+        own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        check_fit(own, model)
 
 
 def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
@@ -73,6 +74,7 @@ class MAEPretrainDecoder(BaseModule):
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim)
         initialize_as_official(self)
+        self.register_load_state_dict_pre_hook(_resize_to_grid)
 
     @property
     def decoder_norm(self) -> nn.Module:
@@ -103,6 +105,16 @@ class MAEPretrainDecoder(BaseModule):
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(x)[:, 1:])
+
+
+def _resize_to_grid(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, *_: object) -> None:
+    """Brings the position embedding of a checkpoint, taken as square, to the decoder's grid."""
+    name = f'{prefix}decoder_pos_embed'
+    stored, own = state_dict.get(name), decoder.decoder_pos_embed
+    if stored is not None and stored.shape != own.shape and stored.shape[2:] == own.shape[2:]:
+        side = math.isqrt(stored.shape[1] - 1)
+        print_log(f'Resizing {name} from {side} x {side} to {decoder.grid_size}.', logger='current')
+        state_dict[name] = resize_pos_embed(stored, (side, side), decoder.grid_size)
 
 
 def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -5,8 +5,10 @@ default_scope = 'mmpretrain'
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
+    fit=dict(type='WeightsFitHook'),
 )
+train_cfg = dict(type='ResumableEpochLoop')
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 # Masks and crops differ from process to process.
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -64,7 +64,7 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=5, eta_min_ratio=1e-6 / 2e-3, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
+train_cfg = dict(max_epochs=100, val_interval=1)
 
 # Names that only serve the lines above: left in the config, they would look like settings and change nothing.
 del bgr_mean, load, crop, flip, augment, erase, pack

@@ -35,4 +35,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=10, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=16384)
-train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=1)
+train_cfg = dict(max_epochs=90, val_interval=1)

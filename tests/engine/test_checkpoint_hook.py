@@ -1,0 +1,107 @@
+"""Checkpoints that are whole or not there, the older one kept until the newer is written, damaged ones passed over."""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+from mae_plugin.checkpoints import files
+from mae_plugin.engine.checkpoint_hook import SafeCheckpointHook, _RemovesLater, newest_whole_checkpoint
+
+from ..conftest import run
+from .test_resumable import STEPS, images, train  # noqa: F401  (a fixture)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pth*'))
+
+
+def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):  # noqa: F811
+    """Even when only one checkpoint is to be kept, it goes only once its successor is on disk."""
+    train(images, tmp_path, stop_after=4, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert names(tmp_path) == ['iter_3.pth']
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, 'replace', killed)
+        with pytest.raises(Killed):
+            train(images, tmp_path, resume=True, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert names(tmp_path) == ['iter_3.pth']
+    train(images, tmp_path, resume=True, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert names(tmp_path) == [f'iter_{STEPS}.pth']
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty'])
+def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa: F811
+    """Cut short, emptied, or with one bit changed in its weights: resuming takes the one before."""
+    train(images, tmp_path, stop_after=7)
+    assert names(tmp_path) == ['iter_3.pth', 'iter_6.pth']
+    newest = tmp_path / 'iter_6.pth'
+    content = bytearray(newest.read_bytes())
+    if damage == 'flipped':
+        content[len(content) // 2] ^= 1
+    newest.write_bytes(dict(truncated=content[:-100], flipped=content, empty=b'')[damage])
+    losses, _ = train(images, tmp_path, resume=True)
+    assert min(losses) == 3
+    assert any(f'{newest} is damaged' in log.read_text() for log in tmp_path.glob('*/*.log'))
+
+
+def test_nothing_whole_starts_anew(images, tmp_path):  # noqa: F811
+    train(images, tmp_path, stop_after=4)
+    (tmp_path / 'iter_3.pth').write_bytes(b'damaged')
+    losses, _ = train(images, tmp_path, resume=True)
+    assert min(losses) == 0
+
+
+def test_which_checkpoint_is_the_newest(tmp_path):
+    assert newest_whole_checkpoint(tmp_path) is None
+    for i, name in enumerate(['epoch_9', 'iter_2', 'epoch_10', 'best_accuracy_epoch_12', 'epoch_10-0a1b2c3d']):
+        torch.save({}, tmp_path / f'{name}.pth')
+        os.utime(tmp_path / f'{name}.pth', (time.time() + i, time.time() + i))
+    # By date, without evaluation's best and published ones.
+    assert newest_whole_checkpoint(tmp_path).name == 'epoch_10.pth'
+    # What the last run wrote down goes first, also when the folder was moved since.
+    for folder in (tmp_path, '/where/it/was/before'):
+        (tmp_path / 'last_checkpoint').write_text(f'{folder}/iter_2.pth')
+        assert newest_whole_checkpoint(tmp_path).name == 'iter_2.pth'
+
+
+def test_write_atomically(tmp_path, monkeypatch):
+    path = tmp_path / 'a'
+    files.write_atomically(path, b'old')
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(files.os, 'fsync', full)
+    with pytest.raises(OSError, match='No space'):
+        files.write_atomically(path, b'new')
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a']
+
+
+def test_best_checkpoint_is_replaced(tmp_path):
+    """The former best is removed once the new one is there; under the same name it stays."""
+    hook = SafeCheckpointHook(save_best='acc', rule='greater')
+    hook.file_backend = _RemovesLater()
+    old, kept = tmp_path / 'best_1.pth', tmp_path / 'best_2.pth'
+    for path in (old, kept):
+        path.write_bytes(b'1')
+        hook.file_backend.remove(path)
+        assert path.exists()
+    os.utime(kept, (1, 1))
+    hook._remove_outdated()
+    assert not old.exists() and kept.exists()
+
+
+def test_soak(tmp_path):
+    """Real processes under SIGKILL, ten times: at any moment, while writing a checkpoint, and of their workers."""
+    run('tools/soak.py', '--kills', 10, '--json', tmp_path / 'figures.json')
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert figures['survived'] == figures['kills'] and sum(figures['kills'].values()) == 10
+    assert figures['identical'] == figures['runs'] >= 1

@@ -1,0 +1,170 @@
+"""A run that was interrupted anywhere and resumed is the run that was not: same losses, same weights, bit for bit."""
+
+import multiprocessing
+import random
+import uuid
+
+import numpy as np
+import pytest
+import torch
+from mae_plugin.engine.resumable import AddressedDataset, ResumableSampler, seed_at
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..conftest import PRETRAIN, ROOT, tiny_config, write_jpegs
+
+STEPS = 10  # two epochs of five steps; 23 images, four at a time, so an epoch drops some
+
+
+class Losses(Hook):
+    """Notes every loss; ends the process's run after a step as a crash would."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.of_step: dict[int, float] = {}
+        self.stop_after = stop_after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.of_step[runner.iter] = outputs['loss'].item()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
+    write_jpegs(folder, 23)
+    return folder
+
+
+def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=None, resume=False, **changes):
+    """Trains a tiny MAE with every source of randomness; returns the losses by step and the weights."""
+    cfg = Config.fromfile(ROOT / PRETRAIN)
+    cfg.model = dict(
+        tiny_config(backbone=dict(drop_path_rate=0.2)), data_preprocessor=cfg.model.data_preprocessor
+    )
+    cfg.train_dataloader.update(batch_size=4, num_workers=workers, persistent_workers=workers > 0)
+    cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
+    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    cfg.train_cfg = (
+        dict(type='ResumableEpochLoop', max_epochs=2) if by_epoch else dict(type='ResumableIterLoop', max_iters=STEPS)
+    )
+    cfg.default_hooks.checkpoint.update(interval=interval, by_epoch=False, max_keep_ckpts=2)
+    cfg.merge_from_dict(dict(work_dir=str(work_dir), experiment_name=uuid.uuid4().hex, resume=resume, test_dataloader=None, test_cfg=None))
+    cfg.test_evaluator = None
+    cfg.merge_from_dict({'param_scheduler.warmup': 1, 'auto_scale_lr.enable': False})
+    cfg.merge_from_dict(changes)
+    runner = Runner.from_cfg(cfg)
+    losses = Losses(stop_after)
+    runner.register_hook(losses)
+    if stop_after is None:
+        runner.train()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            runner.train()
+    # torch takes five seconds for each that it ends itself when a data loader is collected.
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    return losses.of_step, runner.model.state_dict()
+
+
+def assert_identical(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_resumes_exactly(images, tmp_path, by_epoch, workers):
+    """Interrupted in the first epoch, at its end and in the second; the uninterrupted run has no workers."""
+    losses, weights = train(images, tmp_path / 'whole', by_epoch=by_epoch)
+    assert len(set(losses.values())) == STEPS
+    for stop_after in (4, 5, 8):
+        work_dir = tmp_path / f'stopped {stop_after}'
+        first, _ = train(images, work_dir, by_epoch=by_epoch, workers=workers, stop_after=stop_after)
+        rest, resumed = train(images, work_dir, by_epoch=by_epoch, workers=workers, resume=True)
+        assert first == {step: losses[step] for step in range(stop_after)}
+        start = stop_after // 3 * 3
+        assert rest == {step: losses[step] for step in range(start, STEPS)}
+        assert_identical(resumed, weights)
+
+
+def test_resuming_at_the_end_of_an_epoch(images, tmp_path):
+    """A checkpoint by iteration at an epoch's last step resumes there: the epoch ends, and is not begun again."""
+    _, weights = train(images, tmp_path / 'whole')
+    train(images, tmp_path / 'run', interval=5, stop_after=5)
+    losses, resumed = train(images, tmp_path / 'run', resume=True)
+    assert list(losses) == list(range(5, STEPS))
+    assert_identical(resumed, weights)
+
+
+def test_a_checkpoint_brings_its_seed(images, tmp_path):
+    losses, _ = train(images, tmp_path / 'whole', **{'randomness.seed': 5})
+    train(images, tmp_path / 'run', stop_after=4, **{'randomness.seed': 5})
+    rest, _ = train(images, tmp_path / 'run', resume=True)
+    assert rest == {step: losses[step] for step in range(3, STEPS)}
+
+
+def sampler(size: int, rank: int = 0, world_size: int = 1, **changes) -> ResumableSampler:
+    result = ResumableSampler(range(size), seed=7, **changes)
+    result.rank, result.world_size = rank, world_size
+    return result
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_ranks_share_an_epoch(world_size):
+    """Every image once and as few as possible twice; the same order however many ranks share it."""
+    (order,) = [list(sampler(10))]
+    shares = [list(sampler(10, rank, world_size)) for rank in range(world_size)]
+    assert len({len(share) for share in shares} | {len(sampler(10, 0, world_size))}) == 1
+    dealt = [address for turn in zip(*shares, strict=True) for address in turn]
+    assert sorted(index for index, _, _ in order) == list(range(10))
+    assert dealt == (order + order)[: len(dealt)] and len(dealt) < 10 + world_size
+
+
+def test_position_counts_samples_over_all_ranks():
+    """Three ranks go on where two have stopped."""
+    whole = list(sampler(12))
+    rest = [sampler(12, rank, 3) for rank in range(3)]
+    for part in rest:
+        part.position = 6
+    assert [address for turn in zip(*rest, strict=True) for address in turn] == whole[6:]
+
+
+def test_orders():
+    ours = sampler(8)
+    first = list(ours)
+    ours.set_epoch(1)
+    second = list(ours)
+    assert {epoch for _, epoch, _ in second} == {1}
+    assert [index for index, _, _ in first] != [index for index, _, _ in second]
+    assert [index for index, _, _ in sampler(8, shuffle=False)] == list(range(8))
+    endless = iter(sampler(8, endless=True))
+    assert [next(endless) for _ in range(16)] == first + second
+    late = sampler(8, endless=True)
+    late.position = 11
+    assert next(iter(late)) == second[3]
+
+
+def test_a_sample_depends_on_its_address_alone():
+    class Draws(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return index, torch.rand(()).item(), np.random.rand(), random.random()
+
+    dataset = AddressedDataset(Draws())
+    one, two, other = dataset[2, 0, 7], dataset[2, 0, 7], dataset[2, 1, 7]
+    assert one == two and all(a != b for a, b in zip(one[1:], other[1:], strict=True))
+    assert dataset[3][0] == 3
+    assert len({seed_at('sample', 0, 1, 2), seed_at('sample', 0, 2, 1), seed_at('step', 0, 1, 2)}) == 3
+
+
+@pytest.mark.parametrize('change', [{'sampler.type': 'RepeatAugSampler'}, {'batch_sampler': dict(type='BatchSampler')}])
+def test_other_samplers_are_refused(images, tmp_path, change):
+    change = {f'train_dataloader.{key}': value for key, value in change.items()}
+    with pytest.raises(ValueError, match='a resumable loop cannot start within the order of .*; use DefaultSampler'):
+        train(images, tmp_path, **change)

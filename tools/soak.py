@@ -1,0 +1,228 @@
+"""Kills a training run again and again, resumes it, and compares it with one that was left alone.
+
+python tools/soak.py --kills 50
+
+A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
+data-loader workers. Survived means that the next start found a whole checkpoint (or none was due yet) and went on;
+at the end, losses of all steps and final weights must be those of the undisturbed run, bit for bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+# Runs are forked from this process, which is only safe while it has no threads.
+os.environ['OMP_NUM_THREADS'] = '1'
+
+import mae_plugin
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+CONFIG = mae_plugin.registry.asset_root() / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+WAYS = ('at a random moment', 'while a checkpoint is written', 'of a data-loader worker')
+EPOCHS, STEPS_PER_EPOCH, BATCH = 4, 6, 4
+COUNTED = 'losses.txt'
+
+
+class NoteLosses(Hook):
+    """Appends every step's loss, to the last bit, to a file."""
+
+    def before_run(self, runner: Runner) -> None:
+        self._file = open(Path(runner.work_dir, COUNTED), 'a')  # noqa: SIM115  (open as long as the process lives)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        print(runner.iter, outputs['loss'].item().hex(), file=self._file, flush=True)
+
+
+def write_images(folder: Path) -> None:
+    """Writes enough smooth random images for a few batches, with some left over."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(STEPS_PER_EPOCH * BATCH + 1):
+        coarse = Image.fromarray(generator.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((80, 80), Image.Resampling.BICUBIC).save(folder / f'{i:03d}.jpg')
+
+
+def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config:
+    """The pre-training config at a size at which a step takes milliseconds, with a checkpoint at every second."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'experiment_name': f'{work_dir.name}-{time.time_ns()}',
+            'resume': True,
+            'model.backbone.arch': 'deit-tiny',
+            'model.backbone.img_size': 64,
+            'model.neck': dict(decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2),
+            'train_dataloader.batch_size': BATCH,
+            'train_dataloader.num_workers': workers,
+            'train_dataloader.persistent_workers': workers > 0,
+            'train_dataloader.dataset.data_root': str(images),
+            'train_dataloader.dataset.data_prefix': '',
+            'train_dataloader.dataset.pipeline.1.scale': 64,
+            'param_scheduler.warmup': 1,
+            'default_hooks.checkpoint': dict(interval=2, by_epoch=False, max_keep_ckpts=2),
+        }
+    )
+    steps = EPOCHS * STEPS_PER_EPOCH
+    kind = dict(type='ResumableEpochLoop', max_epochs=EPOCHS)
+    cfg.train_cfg = kind if by_epoch else dict(type='ResumableIterLoop', max_iters=steps)
+    return cfg
+
+
+def start(cfg: Config) -> int:
+    """Starts a run in a process of its own; returns its process id."""
+    pid = os.fork()
+    if pid == 0:
+        Path(cfg.work_dir).mkdir(exist_ok=True)
+        log = os.open(Path(cfg.work_dir, 'output.txt'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        failed = 1
+        try:
+            runner = Runner.from_cfg(cfg)
+            runner.register_hook(NoteLosses())
+            runner.train()
+            failed = 0
+        except BaseException:
+            sys.stdout.flush()
+            traceback.print_exc()
+        finally:
+            os._exit(failed)
+    return pid
+
+
+def ended(pid: int) -> int | None:
+    """The exit status of a run that has ended."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return status if done else None
+
+
+def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, int]:
+    """Kills a run in one of the ``WAYS`` within ``seconds``; whether it did, and the run's exit status."""
+    deadline = time.monotonic() + random.uniform(0, seconds)
+    while (status := ended(pid)) is None:
+        if way == WAYS[0] and time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        elif way == WAYS[1] and time.monotonic() > deadline and any(work_dir.glob('*.part')):
+            os.kill(pid, signal.SIGKILL)
+        elif way == WAYS[2] and time.monotonic() > deadline:
+            workers = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+            if workers:
+                os.kill(int(random.choice(workers)), signal.SIGKILL)
+                return True, os.waitpid(pid, 0)[1]
+        else:
+            time.sleep(0.0002)
+            continue
+        if way != WAYS[2]:
+            return True, os.waitpid(pid, 0)[1]
+    return False, status
+
+
+def losses(work_dir: Path) -> dict[int, set[str]]:
+    """Every loss that was noted for each step, by the first run and by those that resumed."""
+    result: dict[int, set[str]] = {}
+    for line in (work_dir / COUNTED).read_text().splitlines(keepends=True):
+        # A kill may leave half a line.
+        if line.endswith('\n') and len(parts := line.split()) == 2:
+            result.setdefault(int(parts[0]), set()).add(parts[1])
+    return result
+
+
+def weights(work_dir: Path) -> dict[str, torch.Tensor]:
+    """The final weights of a run."""
+    path = work_dir / f'iter_{EPOCHS * STEPS_PER_EPOCH}.pth'
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def same(work_dir: Path, reference: Path) -> bool:
+    """Whether two runs gave the same losses at every step and the same final weights, bit for bit."""
+    ours, theirs = weights(work_dir), weights(reference)
+    return (
+        losses(work_dir) == losses(reference)
+        and ours.keys() == theirs.keys()
+        and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='Kill training again and again, and see whether anything is lost.')
+    parser.add_argument('--kills', type=int, default=20, help='number of kills')
+    parser.add_argument('--workers', type=int, default=2, help='data-loader workers of the killed runs')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the moments of the kills')
+    parser.add_argument('--json', type=Path, help='file to write the figures to')
+    args = parser.parse_args()
+    random.seed(args.seed)
+    ways = WAYS if args.workers else WAYS[:2]
+    struck, survived, halves, finished, identical = Counter(), Counter(), 0, 0, 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        write_images(folder / 'images')
+        references, seconds = {}, 0.0
+        for by_epoch in (True, False):
+            references[by_epoch] = folder / f'undisturbed-{by_epoch}'
+            begin = time.monotonic()
+            _, status = os.waitpid(start(config(folder / 'images', references[by_epoch], by_epoch, workers=0)), 0)
+            if status:
+                sys.exit((references[by_epoch] / 'output.txt').read_text()[-3000:])
+            seconds = time.monotonic() - begin
+
+        work_dir, by_epoch, pending = folder / 'run-0', True, None
+        kills = iter(track(range(args.kills), description='kills', console=Console(stderr=True)))
+        kill = next(kills, None)
+        while kill is not None or pending is not None or (work_dir / COUNTED).exists():
+            pid = start(config(folder / 'images', work_dir, by_epoch, args.workers))
+            way = ways[sum(struck.values()) % len(ways)]
+            if kill is None:
+                hit, status = False, os.waitpid(pid, 0)[1]
+            else:
+                hit, status = strike(pid, way, work_dir, seconds)
+            if pending is not None and (hit or status == 0):
+                survived[pending] += 1
+            pending = way if hit else None
+            if hit:
+                struck[way] += 1
+                halves += any(work_dir.glob('*.part'))
+                kill = next(kills, None)
+            elif status:
+                sys.exit(f'a run did not go on after a kill:\n{(work_dir / "output.txt").read_text()[-3000:]}')
+            else:
+                finished += 1
+                identical += same(work_dir, references[by_epoch])
+                by_epoch = not by_epoch
+                work_dir = folder / f'run-{finished}'
+
+    table = Table(title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU')
+    for name in ('SIGKILL', 'kills', 'survived'):
+        table.add_column(name, justify='left' if name == 'SIGKILL' else 'right')
+    for way in ways:
+        table.add_row(way, str(struck[way]), str(survived[way]))
+    Console(width=100).print(table)
+    print(
+        f'{sum(survived.values())} of {sum(struck.values())} kills survived, {halves} of which left a half-written '
+        f'checkpoint; {identical} of {finished} runs bit-identical'
+    )
+    if args.json:
+        figures = dict(kills=dict(struck), survived=dict(survived), half_written=halves, runs=finished, identical=identical)
+        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+    return int(survived != struck or identical != finished)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
