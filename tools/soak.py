@@ -208,7 +208,9 @@ def main() -> int:
                 by_epoch = not by_epoch
                 work_dir = folder / f'run-{finished}'
 
-    table = Table(title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU')
+    table = Table(
+        title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU'
+    )
     for name in ('SIGKILL', 'kills', 'survived'):
         table.add_column(name, justify='left' if name == 'SIGKILL' else 'right')
     for way in ways:
@@ -219,7 +221,9 @@ def main() -> int:
         f'checkpoint; {identical} of {finished} runs bit-identical'
     )
     if args.json:
-        figures = dict(kills=dict(struck), survived=dict(survived), half_written=halves, runs=finished, identical=identical)
+        figures = dict(
+            kills=dict(struck), survived=dict(survived), half_written=halves, runs=finished, identical=identical
+        )
         args.json.write_text(json.dumps(figures, indent=2) + '\n')
     return int(survived != struck or identical != finished)
 

@@ -91,7 +91,9 @@ def newest_whole_checkpoint(work_dir: str | Path) -> Path | None:
     # A work dir may have been moved since, and a checkpoint's folder may be another.
     folder = named.parent if named.is_file() else Path(work_dir)
     by_age = sorted(folder.glob('*_[0-9]*.pth'), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    candidates = [path for path in by_age if path.stem.rpartition('_')[2].isdigit() and not path.stem.startswith('best_')]
+    candidates = [
+        path for path in by_age if path.stem.rpartition('_')[2].isdigit() and not path.stem.startswith('best_')
+    ]
     # Copying may have changed the dates of files, so what the last run said goes first.
     candidates.sort(key=lambda path: path.name != named.name)
     for path in candidates:

@@ -229,7 +229,5 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
     return {
         **dataloader,
         'dataset': dict(type=AddressedDataset, dataset=dataloader['dataset']),
-        'sampler': dict(
-            type=ResumableSampler, seed=seed, shuffle=sampler.get('shuffle', True), endless=endless
-        ),
+        'sampler': dict(type=ResumableSampler, seed=seed, shuffle=sampler.get('shuffle', True), endless=endless),
     }

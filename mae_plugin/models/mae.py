@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
@@ -73,7 +75,21 @@ class MAE(BaseSelfSupervisor):
             if predicted != pixels:
                 raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
 
+        self._loads_a_part = False
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> NamedTuple:
+        """As in torch; weights of another architecture are refused unless ``strict=False`` says to load a part.
+
+        mmengine loads by other means, and only warns of what does not fit; there they are refused in any case.
+        """
+        self._loads_a_part = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            self._loads_a_part = False
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per ``out_indices``."""
@@ -134,9 +150,8 @@ class MAE(BaseSelfSupervisor):
         return self.neck(latent, ids_restore), mask
 
 
-def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, _: dict, strict: bool, *lists: list) -> None:
-    # mmengine always says strict, and then only warns; torch with strict=False means to load a part.
-    if strict:
+def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
+    if not model._loads_a_part:
         own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         check_fit(own, model)
 

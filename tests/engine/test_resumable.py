@@ -42,9 +42,7 @@ def images(tmp_path_factory):
 def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=None, resume=False, **changes):
     """Trains a tiny MAE with every source of randomness; returns the losses by step and the weights."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
-    cfg.model = dict(
-        tiny_config(backbone=dict(drop_path_rate=0.2)), data_preprocessor=cfg.model.data_preprocessor
-    )
+    cfg.model = dict(tiny_config(backbone=dict(drop_path_rate=0.2)), data_preprocessor=cfg.model.data_preprocessor)
     cfg.train_dataloader.update(batch_size=4, num_workers=workers, persistent_workers=workers > 0)
     cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
     cfg.train_dataloader.dataset.pipeline[1].scale = 32
@@ -52,7 +50,11 @@ def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=
         dict(type='ResumableEpochLoop', max_epochs=2) if by_epoch else dict(type='ResumableIterLoop', max_iters=STEPS)
     )
     cfg.default_hooks.checkpoint.update(interval=interval, by_epoch=False, max_keep_ckpts=2)
-    cfg.merge_from_dict(dict(work_dir=str(work_dir), experiment_name=uuid.uuid4().hex, resume=resume, test_dataloader=None, test_cfg=None))
+    cfg.merge_from_dict(
+        dict(
+            work_dir=str(work_dir), experiment_name=uuid.uuid4().hex, resume=resume, test_dataloader=None, test_cfg=None
+        )
+    )
     cfg.test_evaluator = None
     cfg.merge_from_dict({'param_scheduler.warmup': 1, 'auto_scale_lr.enable': False})
     cfg.merge_from_dict(changes)
