@@ -115,22 +115,19 @@ def ended(pid: int) -> int | None:
 
 def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, int]:
     """Kills a run in one of the ``WAYS`` within ``seconds``; whether it did, and the run's exit status."""
-    deadline = time.monotonic() + random.uniform(0, seconds)
+    moment = time.monotonic() + random.uniform(0, seconds)
     while (status := ended(pid)) is None:
-        if way == WAYS[0] and time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        elif way == WAYS[1] and time.monotonic() > deadline and any(work_dir.glob('*.part')):
-            os.kill(pid, signal.SIGKILL)
-        elif way == WAYS[2] and time.monotonic() > deadline:
-            workers = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-            if workers:
-                os.kill(int(random.choice(workers)), signal.SIGKILL)
-                return True, os.waitpid(pid, 0)[1]
-        else:
-            time.sleep(0.0002)
-            continue
-        if way != WAYS[2]:
+        victim = None
+        if time.monotonic() > moment:
+            if way == WAYS[0] or (way == WAYS[1] and any(work_dir.glob('*.part'))):
+                victim = pid
+            elif way == WAYS[2]:
+                workers = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+                victim = int(random.choice(workers)) if workers else None
+        if victim:
+            os.kill(victim, signal.SIGKILL)
             return True, os.waitpid(pid, 0)[1]
+        time.sleep(0.0002)
     return False, status
 
 
