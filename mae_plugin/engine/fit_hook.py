@@ -19,7 +19,7 @@ class WeightsFitHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
-        if not isinstance(runner.train_loop, BaseLoop):
+        if not isinstance(runner._train_loop, BaseLoop):
             # Evaluation builds no training loop, and loads none of these.
             return
         for module in runner.model.modules():
