@@ -7,6 +7,7 @@ python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf  
 import argparse
 from pathlib import Path
 
+from mae_plugin.checkpoints import trust_checkpoints
 from mae_plugin.checkpoints.convert import fit, read_source, write_target
 from mae_plugin.checkpoints.layouts import LAYOUTS
 from mae_plugin.checkpoints.sizes import sizes_of
@@ -24,6 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches now, if not a square')
     parser.add_argument('--in-channels', type=int, help='fit to images of so many channels')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+    )
     args = parser.parse_args()
     if args.img_size and len(args.img_size) > 2:
         parser.error(f'--img-size takes a height and a width, but got {len(args.img_size)} numbers')
@@ -33,6 +37,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with SetupErrors():
+        if args.trust_checkpoint:
+            trust_checkpoints()
         source = read_source(args.source, args.src_grid and tuple(args.src_grid))
         fit(source, args.img_size and (args.img_size[0], args.img_size[-1]), args.in_channels)
         weights = write_target(source, args.target, args.to, args.num_heads, args.decoder_num_heads, force=args.force)

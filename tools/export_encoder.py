@@ -7,6 +7,7 @@ python tools/export_encoder.py work_dirs/run/epoch_300.pth encoder.onnx --to onn
 import argparse
 from pathlib import Path
 
+from mae_plugin.checkpoints import trust_checkpoints
 from mae_plugin.checkpoints.convert import export_encoder, read_source
 from mae_plugin.engine.launch import SetupErrors
 
@@ -19,12 +20,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-heads', type=int, help='attention heads, if nothing else tells them')
     parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches, if not a square')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     with SetupErrors():
+        if args.trust_checkpoint:
+            trust_checkpoints()
         source = read_source(args.source, args.src_grid and tuple(args.src_grid))
         difference = export_encoder(source, args.target, args.to, args.num_heads, args.force)
     print(f'{args.target}: the encoder of {args.source} (layout {source.content.layout}, {source.content.kind})')

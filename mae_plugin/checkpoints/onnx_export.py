@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def build_encoder(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int) -
         print_log('These weights have no LayerNorm after the last layer, so its tokens come as they are.', 'current')
     weights = {key.removeprefix('backbone.'): tensor.float() for key, tensor in state_dict.items()}
     model.load_state_dict({key: weights[key] for key in model.state_dict()})
-    return model.eval()
+    model.eval()
+    return model
 
 
 def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path: Path) -> float:
@@ -55,15 +57,18 @@ def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path
     model = build_encoder(state_dict, sizes, num_heads)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, sizes.in_channels, *sizes.img_size, generator=generator)
-    program = torch.onnx.export(
-        _Tokens(model),
-        (images,),
-        input_names=['images'],
-        output_names=['tokens'],
-        dynamic_shapes=({0: torch.export.Dim('N')},),
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch's exporter warns of deprecated parts of torch.
+        warnings.simplefilter('ignore')
+        program = torch.onnx.export(
+            _Tokens(model).eval(),
+            (images,),
+            input_names=['images'],
+            output_names=['tokens'],
+            dynamic_shapes=({0: torch.export.Dim('N')},),
+            dynamo=True,
+            verbose=False,
+        )
     # Above protobuf's limit of 2 GB the weights go into a file of their own beside the graph.
     weights = sum(tensor.numel() * 4 for tensor in state_dict.values())
     program.save(str(path), external_data=weights > 1.9e9)

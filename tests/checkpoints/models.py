@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from mae_plugin.checkpoints.files import write_hf_folder
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..conftest import tiny_config
+from ..conftest import ROOT, tiny_config
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -214,3 +217,16 @@ def _hugging_face(kind: str) -> nn.Module:
     if kind == 'encoder':
         return hf.ViTModel(hf.ViTConfig(**sizes))
     return hf.ViTForImageClassification(hf.ViTConfig(**sizes, num_labels=5))
+
+
+def run_tool(capsys, *arguments: object, fails: bool = False) -> str:
+    """Runs a tool within this process, which has imported everything already; what it printed, or its error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
+        if not fails:
+            runpy.run_path(sys.argv[0], run_name='__main__')
+            return capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(sys.argv[0], run_name='__main__')
+    assert ended.value.code not in (0, None)
+    return ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
