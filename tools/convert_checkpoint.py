@@ -1,6 +1,6 @@
 """Converts weights between the layouts of mmpretrain, the MAE authors, timm and Hugging Face.
 
-python tools/convert_checkpoint.py mae_pretrain_vit_base.pth encoder.pth --to mmpretrain
+python tools/convert_checkpoint.py mae_pretrain_vit_base.pth ours.pth --to mmpretrain
 python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf    # a folder for from_pretrained
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
         weights = write_target(source, args.target, args.to, args.num_heads, args.decoder_num_heads, force=args.force)
     sizes = sizes_of(source.state_dict, source.grid)
     for name, value in {
-        'source': f'{args.source}, layout {source.content.layout}, {source.content.kind}',
+        'source': f'{args.source}, {source.content}',
         'target': f'{args.target}, layout {args.to}',
         'tensors': len(weights),
         'parameters': f'{sum(tensor.numel() for tensor in weights.values()):,}',

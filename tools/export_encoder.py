@@ -33,7 +33,7 @@ def main() -> None:
             trust_checkpoints()
         source = read_source(args.source, args.src_grid and tuple(args.src_grid))
         difference = export_encoder(source, args.target, args.to, args.num_heads, args.force)
-    print(f'{args.target}: the encoder of {args.source} (layout {source.content.layout}, {source.content.kind})')
+    print(f'{args.target}: the encoder of {args.source} ({source.content})')
     if difference is not None:
         print(f'largest difference from PyTorch: {difference:.1e}')
 

@@ -60,19 +60,26 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
     Raises:
         ValueError: if there is something at ``target`` already and ``force`` is not set.
     """
-    if target.exists() and not force:
-        raise ValueError(f'{target} is there already; name another place, or overwrite it with --force')
+    _check_free([target], force)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.unfinished-') as folder:
         yield Path(folder) / target.name
-        # Deepest first and the target's own name last: who finds it finds all that belongs to it.
-        for file in sorted(Path(folder).rglob('*'), key=lambda file: file.name in (target.name, 'config.json')):
-            if file.is_file():
-                with file.open('rb') as written:
-                    os.fsync(written.fileno())
-                place = target.parent / file.relative_to(folder)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, place)
+        files = [file for file in Path(folder).rglob('*') if file.is_file()]
+        # The file by which all is opened comes last: who finds it finds the rest.
+        files.sort(key=lambda file: file.name in (target.name, 'config.json'))
+        places = [target.parent / file.relative_to(folder) for file in files]
+        _check_free(places, force)
+        for file, place in zip(files, places, strict=True):
+            with file.open('rb') as written:
+                os.fsync(written.fileno())
+            place.parent.mkdir(exist_ok=True)
+            os.replace(file, place)
+
+
+def _check_free(places: list[Path], force: bool) -> None:
+    for place in places:
+        if place.exists() and not force:
+            raise ValueError(f'{place} is there already; name another place, or overwrite it with --force')
 
 
 def write_weights(state_dict: dict[str, Tensor], target: Path, layout: str) -> None:
@@ -84,9 +91,13 @@ def write_weights(state_dict: dict[str, Tensor], target: Path, layout: str) -> N
     # Copies, as a part of a larger tensor would bring the whole one along.
     state_dict = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state_dict.items()}
     if target.suffix == '.safetensors':
+        # safetensors makes files that their owner alone can read; this one is to be as any other.
+        target.touch()
+        mode = target.stat().st_mode
         save_file(state_dict, target, metadata=dict(format='pt'))
+        target.chmod(mode)
     elif target.suffix == '.pth':
-        wrapped = dict(mmpretrain=dict(state_dict=state_dict, meta={}), mae=dict(model=state_dict))
+        wrapped = dict(mmpretrain=dict(state_dict=state_dict), mae=dict(model=state_dict))
         torch.save(wrapped.get(layout, state_dict), target)
     else:
         raise ValueError(f'{target.name} ends neither in .pth nor in .safetensors, which say how to write it')

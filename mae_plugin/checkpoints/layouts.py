@@ -94,6 +94,10 @@ class Content(NamedTuple):
     layout: str
     kind: str
 
+    def __str__(self) -> str:
+        shared = self.layout == 'mae' and _table(self.kind, 'timm') is not None
+        return f'layout {"mae or timm" if shared else self.layout}, {self.kind}'
+
 
 def detect(state_dict: dict[str, Tensor]) -> Content | None:
     """Recognises the layout and kind of a state dict by its keys, all of them; None if they are no such weights.
@@ -137,7 +141,9 @@ def from_mmpretrain(state_dict: dict[str, Tensor], layout: str) -> dict[str, Ten
     """
     content = detect(state_dict)
     if content is None or content.layout != 'mmpretrain':
-        raise ValueError(_what_is_wrong(state_dict) if content is None else f'these weights are in layout {content[0]}')
+        raise ValueError(
+            _what_is_wrong(state_dict) if content is None else f'the weights are in {content}, not mmpretrain'
+        )
     state, kind = _in_file_spelling(state_dict, 'mmpretrain'), content.kind
     if kind == 'pre-training' and layout == 'timm':
         state, kind = encoder_of(state), 'encoder'
@@ -226,9 +232,9 @@ def _what_is_wrong(state_dict: dict[str, Tensor]) -> str:
             nearest.append((len(wanted & keys) - len(wanted - keys), layout, kind, keys - wanted, wanted - keys))
     score, layout, kind, unknown, missing = max(nearest, key=lambda entry: entry[0])
     if score <= 0:
-        return f'the weights are in none of the layouts {", ".join(LAYOUTS)}; they hold {_grouped(state_dict)}'
+        return f'the weights are in none of the layouts {", ".join(LAYOUTS)}: they hold {_grouped(state_dict)}'
     reasons = [f'{what} {_grouped(sorted(keys))}' for what, keys in (('hold', unknown), ('lack', missing)) if keys]
-    return f'the weights are nearly those of a {kind} in layout {layout}, but {" and ".join(reasons)}'
+    return f'the weights are nearly in {Content(layout, kind)}, but {" and ".join(reasons)}'
 
 
 def _grouped(keys: Collection[str]) -> str:

@@ -92,8 +92,8 @@ def _in_our_layout(checkpoint: dict, filename: str) -> dict:
     content = None if 'meta' in checkpoint else detect(weights)
     if content is None or content.layout == 'mmpretrain':
         return checkpoint
-    print_log(f"{filename} holds a {content.kind} in layout {content.layout}; loaded in mmpretrain's.", 'current')
-    return dict(state_dict=to_mmpretrain(weights), meta={})
+    print_log(f"{filename} is in {content}; it is loaded under mmpretrain's names.", 'current')
+    return dict(state_dict=to_mmpretrain(weights))
 
 
 @contextmanager

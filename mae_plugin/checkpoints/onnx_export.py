@@ -14,6 +14,8 @@ from torch import Tensor
 from .sizes import Sizes
 
 _TOLERANCE = 1e-4
+# protobuf's limit for a file is 2 GB; above it the weights go into one of their own beside the graph.
+_LARGEST = 1.9e9
 
 
 def build_encoder(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int) -> VisionTransformer:
@@ -69,9 +71,8 @@ def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path
             dynamo=True,
             verbose=False,
         )
-    # Above protobuf's limit of 2 GB the weights go into a file of their own beside the graph.
-    weights = sum(tensor.numel() * 4 for tensor in state_dict.values())
-    program.save(str(path), external_data=weights > 1.9e9)
+    size = sum(tensor.numel() * 4 for tensor in state_dict.values())
+    program.save(str(path), external_data=size > _LARGEST)
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     difference = 0.0

@@ -57,7 +57,9 @@ def test_every_format_there_and_back(model, tmp_path, layout, name):
 def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys, caplog):
     """Optimiser, scaler and a Namespace of arguments are read safely and left behind, in a log line."""
     args = Namespace(norm_pix_loss=True, lr=1e-3, output_dir='out', dist_url='env://')
-    saved = dict(model=from_mmpretrain(model.state_dict(), 'mae'), optimizer={}, epoch=3, scaler={}, args=args)
+    saved = dict(
+        model=from_mmpretrain(model.state_dict(), 'mae'), optimizer=dict(a=1), epoch=3, scaler=dict(a=1), args=args
+    )
     torch.save(saved, tmp_path / 'checkpoint-3.pth')
     out = run_tool(capsys, CONVERT, tmp_path / 'checkpoint-3.pth', tmp_path / 'hf', '--to', 'hf', *HEADS)
     assert 'layout mae, pre-training' in out
@@ -214,7 +216,7 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         ('malicious', ['o.pth', '--to', 'mae'], 'a type that no checkpoint needs'),
         ('truncated.pth', ['o.pth', '--to', 'mae'], 'is not a checkpoint that can be read, or only a part of one'),
         ('truncated.safetensors', ['o.pth', '--to', 'mae'], 'is not a checkpoint that can be read'),
-        ('resnet', ['o.pth', '--to', 'mae'], 'in none of the layouts mmpretrain, mae, timm, hf; they hold'),
+        ('resnet', ['o.pth', '--to', 'mae'], 'in none of the layouts mmpretrain, mae, timm, hf: they hold'),
         ('nothing', ['o.pth', '--to', 'mae'], 'there is no checkpoint'),
     ],
 )
@@ -238,3 +240,11 @@ def test_refusals_are_one_sentence_and_leave_nothing(content, arguments, message
     said = run_tool(capsys, CONVERT, file, tmp_path / arguments[0], *arguments[1:], fails=True)
     assert message in said.splitlines()[-1]
     assert set(tmp_path.iterdir()) == before
+
+
+def test_files_are_as_readable_as_others(model, tmp_path):
+    (tmp_path / 'usual').touch()
+    for name in ('w.pth', 'w.safetensors', 'folder'):
+        write_target(source_of(model), tmp_path / name, 'hf')
+    for file in (tmp_path / 'w.pth', tmp_path / 'w.safetensors', *(tmp_path / 'folder').iterdir()):
+        assert file.stat().st_mode == (tmp_path / 'usual').stat().st_mode, file

@@ -123,6 +123,24 @@ def test_onnx(source, tmp_path, capsys):
 
 
 @pytest.mark.openmmlab_only
+def test_onnx_of_more_than_two_gigabytes(tmp_path, capsys, monkeypatch):
+    """Its weights go into a second file, which must not overwrite another either; here from the first byte on."""
+    import onnxruntime
+
+    monkeypatch.setattr('mae_plugin.checkpoints.onnx_export._LARGEST', 0)
+    model = randomised(build('mmpretrain', 'pre-training'))
+    torch.save(model.state_dict(), tmp_path / 'source.pth')
+    export = [EXPORT, tmp_path / 'source.pth', tmp_path / 'e.onnx', '--to', 'onnx', '--num-heads', 2]
+    (tmp_path / 'e.onnx.data').touch()
+    assert 'e.onnx.data is there already' in run_tool(capsys, *export, fails=True)
+    assert not (tmp_path / 'e.onnx').exists()
+    run_tool(capsys, *export, '--force')
+    assert (tmp_path / 'e.onnx.data').stat().st_size > 4 * 32 * 32
+    (got,) = onnxruntime.InferenceSession(tmp_path / 'e.onnx').run(None, dict(images=IMAGES.numpy()))
+    torch.testing.assert_close(torch.from_numpy(got), tokens(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.openmmlab_only
 def test_wrong_onnx_is_not_written(source, tmp_path, capsys, monkeypatch):
     """A graph that differs from PyTorch, here made to, is refused and removed."""
     monkeypatch.setattr('mae_plugin.checkpoints.onnx_export._TOLERANCE', 1e-12)

@@ -154,11 +154,11 @@ def test_what_is_unknown_is_named():
     with pytest.raises(ValueError) as error:
         to_mmpretrain({**weights, **more, 'extra': torch.zeros(1)})
     assert str(error.value) == (
-        'the weights are nearly those of a pre-training in layout mae, but hold blocks.*.ls1.gamma (3), extra'
+        'the weights are nearly in layout mae, pre-training, but hold blocks.*.ls1.gamma (3), extra'
     )
     with pytest.raises(ValueError, match=r'but lack decoder_blocks\.\*\.norm1\.bias$'):
         to_mmpretrain({key: tensor for key, tensor in weights.items() if key != 'decoder_blocks.1.norm1.bias'})
-    with pytest.raises(ValueError, match='in none of the layouts mmpretrain, mae, timm, hf; they hold conv.weight'):
+    with pytest.raises(ValueError, match='in none of the layouts mmpretrain, mae, timm, hf: they hold conv.weight'):
         to_mmpretrain({'conv.weight': torch.zeros(1)})
 
 
