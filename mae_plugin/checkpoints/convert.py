@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .files import staged, weights_of, write_hf_folder, write_weights
+from .formats import staged, weights_of, write_hf_folder, write_weights
 from .layouts import Content, detect, encoder_of, from_mmpretrain, to_mmpretrain
 from .loading import read_checkpoint
 from .onnx_export import write_onnx
@@ -47,7 +47,7 @@ def read_source(path: str, grid: tuple[int, int] | None = None) -> Source:
         print_log(f'Only the weights are carried over, not {", ".join(rest)}.', 'current')
     eps = (checkpoint.get('config') or {}).get('layer_norm_eps', 1e-6)
     if eps != 1e-6:
-        print_log(f'The config says layer_norm_eps={eps}; everywhere else it is 1e-6 and not stored.', 'current')
+        print_log(f'The config says layer_norm_eps={eps}, which weights do not carry; elsewhere it is 1e-6.', 'current')
     return Source(detect(weights), state_dict, stored_settings(checkpoint), grid)
 
 

@@ -137,8 +137,10 @@ def from_mmpretrain(state_dict: dict[str, Tensor], layout: str) -> dict[str, Ten
     the classifier. Either is said in a log line.
 
     Raises:
-        ValueError: if the layout cannot hold such weights.
+        ValueError: if the layout cannot hold such weights, or they are not in mmpretrain's.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f'there is no layout {layout!r}; there are {", ".join(LAYOUTS)}')
     content = detect(state_dict)
     if content is None or content.layout != 'mmpretrain':
         raise ValueError(
@@ -153,8 +155,8 @@ def from_mmpretrain(state_dict: dict[str, Tensor], layout: str) -> dict[str, Ten
         print_log(f"Folded the linear probe's BatchNorm into the classifier, as {layout} has none.", 'current')
     if _table(kind, layout) is None:
         raise ValueError(
-            f'layout {layout} has no place for a {kind}: its models have a LayerNorm before pooling and classify the '
-            'class token; mmpretrain, mae and timm hold it'
+            f'layout {layout} has no place for these weights ({kind}): its models have a LayerNorm after the last '
+            'layer and classify the class token; mmpretrain, mae and timm hold them'
         )
     pairs = _pairs(kind, layout, state, ours=True)
     result: dict[str, Tensor] = {}
@@ -173,10 +175,10 @@ def encoder_of(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 @cache
 def _table(kind: str, layout: str) -> list[tuple[str, list[str]]] | None:
     """Rows (mmpretrain's name, names of the layout) with N for the layer; None if the layout has no such kind."""
+    if (layout == 'timm' and _NOT_IN_TIMM & {*KINDS[kind]}) or (layout == 'hf' and 'norm' not in KINDS[kind]):
+        return None
     rows = []
     for part in KINDS[kind]:
-        if layout == 'timm' and part in _NOT_IN_TIMM:
-            return None
         for row in _PARTS[part]:
             ours, theirs = row[0], row[_COLUMN[layout]]
             if theirs is None:
@@ -217,9 +219,17 @@ def _in_file_spelling(state_dict: dict[str, Tensor], layout: str) -> dict[str, T
     prefix = dict(mmpretrain='backbone.', hf='vit.').get(layout, '')
     if not any(key.startswith(prefix) for key in state):
         state = {f'{prefix}{key}': tensor for key, tensor in state.items()}
-    for pattern, replacement in _HF_SPELLINGS if layout == 'hf' else ():
-        state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
+    if layout == 'hf':
+        respelled = {_in_hf_file_spelling(key): tensor for key, tensor in state.items()}
+        # Two spellings of one name are two tensors, of which none may be lost.
+        state = respelled if len(respelled) == len(state) else state
     return state
+
+
+def _in_hf_file_spelling(key: str) -> str:
+    for pattern, replacement in _HF_SPELLINGS:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def _what_is_wrong(state_dict: dict[str, Tensor]) -> str:

@@ -22,7 +22,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .files import read_folder, weights_of
+from .formats import read_folder, weights_of
 from .layouts import detect, to_mmpretrain
 
 _trusted = False

@@ -18,7 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import trust_checkpoints
-from ..checkpoints.files import weights_of
+from ..checkpoints.formats import weights_of
 from ..checkpoints.loading import read_checkpoint
 
 # Top-level settings that mmengine or mmpretrain look up in the config without Runner naming them.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mae_plugin.checkpoints.files import write_hf_folder
+from mae_plugin.checkpoints.formats import write_hf_folder
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -41,13 +41,16 @@ decoder_norm.weight decoder_norm.bias decoder_pred.weight decoder_pred.bias
 
 def official_names(kind: str) -> set[str]:
     """The keys of an official checkpoint of three encoder and two decoder layers."""
+    probe = 'head.0.running_mean head.0.running_var head.0.num_batches_tracked head.1.weight head.1.bias'
     rest = {
         'pre-training': f'norm.weight norm.bias {OFFICIAL_DECODER}',
         'encoder': 'norm.weight norm.bias',
         'class-token classifier': 'norm.weight norm.bias head.weight head.bias',
         'mean-pooled classifier': 'fc_norm.weight fc_norm.bias head.weight head.bias',
-        'class-token linear probe': 'norm.weight norm.bias head.0.running_mean head.0.running_var '
-        'head.0.num_batches_tracked head.1.weight head.1.bias',
+        'class-token linear probe': f'norm.weight norm.bias {probe}',
+        'mean-pooled linear probe': f'fc_norm.weight fc_norm.bias {probe}',
+        'mean-pooled encoder': 'fc_norm.weight fc_norm.bias',
+        'encoder without its last norm': '',
     }[kind]
     return {
         name.replace('.N.', f'.{n}.')
@@ -116,9 +119,14 @@ def _mmpretrain(kind: str) -> nn.Module:
     if kind == 'pre-training':
         return MODELS.build(tiny_config(backbone=dict(arch=ARCH), head=dict(norm_pix=False)))
     pooled = 'mean-pooled' in kind
-    out_type = 'raw' if kind == 'encoder' else 'avg_featmap' if pooled else 'cls_token'
+    out_type = 'avg_featmap' if pooled else 'raw' if 'encoder' in kind else 'cls_token'
     backbone = dict(
-        type='VisionTransformer', arch=ARCH, img_size=32, patch_size=8, final_norm=not pooled, out_type=out_type
+        type='VisionTransformer',
+        arch=ARCH,
+        img_size=32,
+        patch_size=8,
+        final_norm=not pooled and 'without' not in kind,
+        out_type=out_type,
     )
     if 'encoder' in kind:
         return MODELS.build(backbone)

@@ -192,8 +192,9 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
     assert target.read_bytes() == b'precious'
     run_tool(capsys, CONVERT, ours, target, '--to', 'mae', '--force')
     assert detect(load_file(target)) == ('mae', 'pre-training')
-    for _ in range(2):
-        run_tool(capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf', '--force')
+    (tmp_path / 'hf').mkdir()
+    assert 'hf is there already' in run_tool(capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf', fails=True)
+    run_tool(capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf', '--force')
     assert {path.name for path in (tmp_path / 'hf').iterdir()} == {
         'model.safetensors', 'config.json', 'preprocessor_config.json'
     }  # fmt: skip
@@ -212,7 +213,7 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         ('ours', ['o', '--to', 'hf', '--img-size', '32', '64'], 'ViTMAE square images, not (32, 64)'),
         ('bare', ['o', '--to', 'hf'], 'into how many heads a width of 32 is split; say --num-heads'),
         ('bare', ['o', '--to', 'hf', '--num-heads', '2'], 'width of 16 is split; say --decoder-num-heads'),
-        ('pooled', ['o', '--to', 'hf'], 'layout hf has no place for a mean-pooled classifier'),
+        ('pooled', ['o', '--to', 'hf'], 'layout hf has no place for these weights (mean-pooled classifier)'),
         ('malicious', ['o.pth', '--to', 'mae'], 'a type that no checkpoint needs'),
         ('truncated.pth', ['o.pth', '--to', 'mae'], 'is not a checkpoint that can be read, or only a part of one'),
         ('truncated.safetensors', ['o.pth', '--to', 'mae'], 'is not a checkpoint that can be read'),

@@ -161,7 +161,7 @@ def test_refusals(source, tmp_path, capsys, monkeypatch):
     assert 'e.pth is there already' in said
     torch.save(build('mmpretrain', 'mean-pooled classifier').state_dict(), tmp_path / 'pooled.pth')
     said = run_tool(capsys, EXPORT, tmp_path / 'pooled.pth', tmp_path / 'e', '--to', 'hf', fails=True)
-    assert 'layout hf has no place for a mean-pooled encoder' in said
+    assert 'layout hf has no place for these weights (mean-pooled encoder)' in said
 
 
 def test_as_a_process(tmp_path):

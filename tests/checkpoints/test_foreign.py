@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mae_plugin.checkpoints.files import write_hf_folder, write_weights
+from mae_plugin.checkpoints.formats import write_hf_folder, write_weights
 from mae_plugin.checkpoints.layouts import from_mmpretrain
 from mae_plugin.checkpoints.loading import load_from_local
 from mmengine.config import Config

@@ -57,7 +57,7 @@ def test_linear_probe_is_folded(target, tmp_path):
     torch.testing.assert_close(output(twin, target, 'class-token classifier'), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('kind', [kind for kind in HAVE])
+@pytest.mark.parametrize('kind', KINDS)
 def test_official_names(kind):
     """The keys of the authors' files, written out in this folder's models.py; there and back the same bits."""
     model = randomised(build('mmpretrain', kind))
@@ -135,10 +135,8 @@ def test_other_models_are_none_of_these(config):
 
 def test_every_key_must_be_there():
     """One missing key of any is enough, and so is one too many."""
-    for kind in HAVE:
-        for layout in ('mmpretrain', 'mae', 'hf'):
-            if layout == 'hf' and 'hf' not in HAVE[kind]:
-                continue
+    for kind in KINDS:
+        for layout in ('mmpretrain', 'mae', 'hf') if 'hf' in HAVE.get(kind, ()) else ('mmpretrain', 'mae'):
             weights = from_mmpretrain(to_mmpretrain(build('mmpretrain', kind).state_dict()), layout)
             assert detect(weights) == (layout, kind)
             for key in weights:
@@ -163,10 +161,18 @@ def test_what_is_unknown_is_named():
 
 
 def test_what_a_layout_cannot_hold_is_refused():
-    weights = build('mmpretrain', 'mean-pooled classifier').state_dict()
-    with pytest.raises(ValueError, match='layout hf has no place for a mean-pooled classifier: its models'):
-        from_mmpretrain(weights, 'hf')
-    assert set(KINDS) > set(HAVE)
+    for kind in ('mean-pooled classifier', 'mean-pooled encoder', 'encoder without its last norm'):
+        with pytest.raises(ValueError, match=rf'layout hf has no place for these weights \({kind}\): its models'):
+            from_mmpretrain(build('mmpretrain', kind).state_dict(), 'hf')
+    with pytest.raises(ValueError, match="there is no layout 'tf'; there are mmpretrain, mae, timm, hf"):
+        from_mmpretrain(build('mmpretrain', 'encoder').state_dict(), 'tf')
+    with pytest.raises(ValueError, match='the weights are in layout mae or timm, encoder, not mmpretrain'):
+        from_mmpretrain(from_mmpretrain(build('mmpretrain', 'encoder').state_dict(), 'mae'), 'hf')
+
+
+def test_two_spellings_of_one_name_are_not_mixed():
+    weights = from_mmpretrain(build('mmpretrain', 'encoder').state_dict(), 'hf')
+    assert detect({**weights, 'layers.0.mlp.fc1.bias': torch.zeros(64)}) is None
 
 
 def test_leftovers_are_said(caplog):
