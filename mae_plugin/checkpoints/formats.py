@@ -32,13 +32,20 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
             files = [name]
         elif index.is_file():
             # Names alone, so that an index cannot point out of its folder.
-            files = sorted({Path(file).name for file in json.loads(index.read_text())['weight_map'].values()})
+            files = sorted({Path(file).name for file in _read_json(index).get('weight_map', {}).values()})
         else:
             continue
         state_dict = {key: tensor for file in files for key, tensor in read_file(str(root / file)).items()}
         config = root / 'config.json'
-        return dict(state_dict=state_dict, config=json.loads(config.read_text()) if config.is_file() else {})
+        return dict(state_dict=state_dict, config=_read_json(config) if config.is_file() else {})
     raise FileNotFoundError(f'the folder {folder} holds neither {" nor ".join(_WEIGHTS)}')
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{file} is not a JSON file that can be read, or only a part of one: {error}') from None
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:

@@ -123,7 +123,9 @@ def to_mmpretrain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(_what_is_wrong(state_dict))
     state = _in_file_spelling(state_dict, content.layout)
     if len(state) < len(state_dict):
-        print_log(f'Left out {_grouped(_leftovers(state_dict, content.layout))}, no part of the encoder.', 'current')
+        print_log(
+            f'Left out {_grouped(_leftovers(state_dict, content.layout))}, which the network does without.', 'current'
+        )
     return {
         ours: torch.cat([state[key] for key in theirs]) if len(theirs) > 1 else state[theirs[0]]
         for ours, theirs in _pairs(content.kind, content.layout, state)

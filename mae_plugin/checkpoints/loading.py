@@ -89,7 +89,7 @@ def load_from_http(filename: str, map_location: str | None = None, model_dir: st
 def _in_our_layout(checkpoint: dict, filename: str) -> dict:
     """Gives weights of another layout mmpretrain's names; anything else, each file of a Runner too, stays as it is."""
     weights = weights_of(checkpoint)
-    content = None if 'meta' in checkpoint else detect(weights)
+    content = detect(weights) if weights and 'meta' not in checkpoint else None
     if content is None or content.layout == 'mmpretrain':
         return checkpoint
     print_log(f"{filename} is in {content}; it is loaded under mmpretrain's names.", 'current')

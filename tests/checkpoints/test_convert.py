@@ -54,7 +54,7 @@ def test_every_format_there_and_back(model, tmp_path, layout, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys, caplog):
+def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys):
     """Optimiser, scaler and a Namespace of arguments are read safely and left behind, in a log line."""
     args = Namespace(norm_pix_loss=True, lr=1e-3, output_dir='out', dist_url='env://')
     saved = dict(
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys, capl
     assert 'layout mae, pre-training' in out
     assert json.loads((tmp_path / 'hf' / 'config.json').read_text())['norm_pix_loss'] is True
     assert stored_settings(saved) == dict(norm_pix=True)
-    out = run('tools/convert_checkpoint.py', tmp_path / 'checkpoint-3.pth', tmp_path / 'o.pth', '--to', 'mmpretrain')
+    out = run(CONVERT, tmp_path / 'checkpoint-3.pth', tmp_path / 'o.pth', '--to', 'mmpretrain')
     assert 'Only the weights are carried over, not args, epoch, optimizer, scaler.' in out.stdout + out.stderr
     assert out.stdout.splitlines()[-6:-3] == [
         f'source      {tmp_path}/checkpoint-3.pth, layout mae, pre-training',
@@ -112,6 +112,20 @@ def test_from_pretrained_opens_the_folder(kind, tmp_path, capsys):
 
 
 @pytest.mark.openmmlab_only
+def test_rectangles_in_a_folder(tmp_path, capsys):
+    from transformers import AutoModel
+
+    source = randomised(build('mmpretrain', 'encoder'))
+    torch.save(source.state_dict(), tmp_path / 'ours.pth')
+    options = ['--to', 'hf', '--num-heads', 2, '--img-size', 32, 48]
+    run_tool(capsys, CONVERT, tmp_path / 'ours.pth', tmp_path / 'hf', *options)
+    images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        tokens = AutoModel.from_pretrained(tmp_path / 'hf').eval()(images).last_hidden_state
+        torch.testing.assert_close(tokens, source(images)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.openmmlab_only
 @pytest.mark.parametrize('options', [{}, dict(max_shard_size='20KB')])
 def test_folders_as_save_pretrained_writes_them(options, tmp_path, capsys):
     source = randomised(build('hf', 'pre-training'))
@@ -138,6 +152,9 @@ def test_older_folders(model, tmp_path):
     (shards / 'pytorch_model.bin.index.json').write_text(json.dumps(dict(weight_map=index)))
     with pytest.raises(FileNotFoundError, match='shards/pytorch_model.bin'):
         read_source(str(shards))
+    (tmp_path / 'config.json').write_text('{"model_type": "vi')
+    with pytest.raises(ValueError, match=r'config\.json is not a JSON file that can be read, or only a part of one'):
+        read_source(str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r'holds neither model\.safetensors nor pytorch_model\.bin'):
         read_source(str(tmp_path.parent))
 

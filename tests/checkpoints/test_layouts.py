@@ -175,9 +175,16 @@ def test_two_spellings_of_one_name_are_not_mixed():
     assert detect({**weights, 'layers.0.mlp.fc1.bias': torch.zeros(64)}) is None
 
 
-def test_leftovers_are_said(caplog):
+def test_what_is_left_out_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr('mae_plugin.checkpoints.layouts.print_log', lambda line, logger: said.append(line))
     model = build('mmpretrain', 'pre-training')
     weights = {**model.state_dict(), 'data_preprocessor.mean': torch.zeros(3)}
-    with caplog.at_level('INFO', logger='mmengine'):
-        assert_identical(to_mmpretrain(weights), model.state_dict())
-        assert from_mmpretrain(model.state_dict(), 'timm').keys() == official_names('encoder')
+    assert_identical(to_mmpretrain(weights), model.state_dict())
+    assert from_mmpretrain(model.state_dict(), 'timm').keys() == official_names('encoder')
+    from_mmpretrain(build('mmpretrain', 'class-token linear probe').state_dict(), 'hf')
+    assert said == [
+        'Left out data_preprocessor.mean, which the network does without.',
+        'Left out the decoder, for which timm has no model.',
+        "Folded the linear probe's BatchNorm into the classifier, as hf has none.",
+    ]
