@@ -30,13 +30,14 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mae_plugin', 'mae_plugin.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'torchvision', 'numpy', 'matplotlib', 'pillow', 'rich'],
+    install_requires=['torch>=2.6', 'torchvision', 'numpy', 'matplotlib', 'pillow', 'rich', 'safetensors'],
     extras_require={
         'openmmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.2.0', 'mmpretrain>=1.2.0'],
         # mmcv-lite is left out: its metadata asks for upstream mmengine, which would overwrite the fork's files.
         'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmpretrain>=1.3.6', 'opencv-python-headless'],
         'demo': ['elpv-dataset>=1.0.0'],
-        'test': ['pytest', 'pytest-timeout', 'ruff', 'transformers>=5'],
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'test': ['pytest', 'pytest-timeout', 'ruff', 'timm>=1', 'transformers>=5'],
     },
     cmdclass={'build_py': BuildWithConfigs},
 )

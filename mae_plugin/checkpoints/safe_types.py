@@ -1,14 +1,15 @@
-"""Lets torch load mmengine's own checkpoints with ``weights_only=True``.
+"""Lets torch load mmengine's own checkpoints, and those of the MAE authors, with ``weights_only=True``.
 
 Since version 2.6 ``torch.load`` refuses every type that is not on its list, and mmengine's Runner writes a message
-hub of HistoryBuffers and numpy scalars into each checkpoint. The types below are all that such a checkpoint names;
-anything else is still refused.
+hub of HistoryBuffers and numpy scalars into each checkpoint, the authors' training code its arguments. The types below
+are all that such checkpoints name; anything else is still refused.
 """
 
 from __future__ import annotations
 
 import codecs
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 
 import numpy as np
@@ -27,10 +28,11 @@ def _history_buffer_method(owner: type, name: str) -> Callable:
 
 
 def allow_runner_types() -> None:
-    """Adds the types that a Runner checkpoint holds to torch's list of safe ones; calling it again changes nothing."""
+    """Adds the types that such checkpoints hold to torch's list of safe ones; calling it again changes nothing."""
     dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.uint32, np.bool_)]
     allowed = [
-        (kind, f'{kind.__module__}.{kind.__qualname__}') for kind in (HistoryBuffer, np.dtype, np.ndarray, *dtypes)
+        (kind, f'{kind.__module__}.{kind.__qualname__}')
+        for kind in (HistoryBuffer, Namespace, np.dtype, np.ndarray, *dtypes)
     ]
     allowed += [(_history_buffer_method, 'builtins.getattr'), (codecs.encode, '_codecs.encode')]
     # numpy 2 moved these two; files written with either version name them differently.

@@ -18,6 +18,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import trust_checkpoints
+from ..checkpoints.formats import weights_of
+from ..checkpoints.loading import read_checkpoint
 
 # Top-level settings that mmengine or mmpretrain look up in the config without Runner naming them.
 _MORE_SETTINGS = {
@@ -147,8 +149,8 @@ def check_data(cfg: Config, *names: str) -> None:
 
 
 def check_checkpoint(path: str | None, purpose: str) -> None:
-    """Raises FileNotFoundError if ``path``, where it names a local file, does not exist."""
-    if path is not None and '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    """Raises FileNotFoundError if ``path``, where it names a local file or folder, does not exist."""
+    if path is not None and '://' not in path and not os.path.exists(os.path.expanduser(path)):
         raise FileNotFoundError(f'there is no checkpoint {path!r} {purpose}')
 
 
@@ -159,6 +161,10 @@ def replace_pretrained(cfg: Config, path: str) -> None:
         raise ValueError(
             'the config starts from no pre-trained weights; --cfg-options load_from=PATH loads a whole model'
         )
+    file = os.path.expanduser(path)
+    if os.path.isfile(file) and 'patch_embed.projection.weight' in weights_of(read_checkpoint(file, 'meta')):
+        # mmpretrain's backbone alone: there is no prefix to take off.
+        settings |= {setting.replace('.checkpoint', '.prefix'): None for setting in settings}
     cfg.merge_from_dict(settings)
 
 

@@ -1,0 +1,122 @@
+"""What the weights say of the model they are for, and the few things that only its config says."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+from dataclasses import dataclass
+
+from mmpretrain.models import VisionTransformer
+from torch import Tensor
+
+# Widths of the released models; the weights are the same whatever number of heads they are split into.
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+_DECODER_HEADS = {512: 16}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the model that some weights are for; the decoder's and the classifier's are 0 without one."""
+
+    embed_dims: int
+    num_layers: int
+    feedforward_channels: int
+    patch_size: tuple[int, int]
+    in_channels: int
+    grid: tuple[int, int]
+    num_classes: int
+    decoder_dims: int
+    decoder_layers: int
+    decoder_feedforward: int
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """Height and width of the usual image in pixels."""
+        return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
+
+
+def sizes_of(state_dict: dict[str, Tensor], grid: tuple[int, int] | None = None) -> Sizes:
+    """Reads the sizes from weights in mmpretrain's layout; the ``grid`` (h, w) of patches is square if left out.
+
+    Raises:
+        ValueError: if the number of patches is not a square and no ``grid`` is given, or is not that of ``grid``.
+    """
+    patches = state_dict['backbone.pos_embed'].shape[1] - 1
+    side = math.isqrt(patches)
+    if grid is None and side * side != patches:
+        raise ValueError(f'the weights are for {patches} patches, not a square number; say --src-grid H W')
+    if grid is not None and grid[0] * grid[1] != patches:
+        raise ValueError(f'the weights are for {patches} patches, which are no grid of {grid[0]} x {grid[1]}')
+
+    def rows(key: str) -> int:
+        return len(state_dict.get(key, ()))
+
+    def layers(prefix: str) -> int:
+        return sum(key.startswith(prefix) and key.endswith('ln1.bias') for key in state_dict)
+
+    dims, channels, *patch_size = state_dict['backbone.patch_embed.projection.weight'].shape
+    return Sizes(
+        embed_dims=dims,
+        num_layers=layers('backbone.layers.'),
+        feedforward_channels=rows('backbone.layers.0.ffn.layers.0.0.bias'),
+        patch_size=tuple(patch_size),
+        in_channels=channels,
+        grid=grid or (side, side),
+        num_classes=rows('head.fc.bias') or rows('head.layers.head.bias'),
+        decoder_dims=rows('neck.decoder_embed.bias'),
+        decoder_layers=layers('neck.decoder_blocks.'),
+        decoder_feedforward=rows('neck.decoder_blocks.0.ffn.layers.0.0.bias'),
+    )
+
+
+def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
+    """Settings that weights do not show, as far as a checkpoint says them.
+
+    Looks into the config that a Runner stores, a Hugging Face ``config.json`` and the authors' arguments, without
+    running anything that is in them.
+
+    Returns:
+        Any of ``num_heads``, ``decoder_num_heads`` and ``norm_pix``.
+    """
+    config = checkpoint.get('config') or {}
+    names = dict(
+        num_heads='num_attention_heads', decoder_num_heads='decoder_num_attention_heads', norm_pix='norm_pix_loss'
+    )
+    found = {ours: config.get(theirs) for ours, theirs in names.items()}
+    if isinstance(arguments := checkpoint.get('args'), argparse.Namespace):
+        found['norm_pix'] = getattr(arguments, 'norm_pix_loss', None)
+    meta = checkpoint.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    for name, value in _keywords(text if isinstance(text, str) else ''):
+        if name in found:
+            found[name] = value
+        elif name == 'arch' and isinstance(value, str):
+            found['num_heads'] = VisionTransformer.arch_zoo.get(value, {}).get('num_heads')
+    return {name: value for name, value in found.items() if isinstance(value, int)}
+
+
+def _keywords(text: str) -> list[tuple[str, object]]:
+    """Every ``name=constant`` in the ``model = dict(...)`` of a config's text, which is parsed and not run."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return []
+    models = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', None) == 'model']
+    nodes = [node for model in models for node in ast.walk(model) if isinstance(node, ast.keyword)]
+    return [(node.arg, node.value.value) for node in nodes if isinstance(node.value, ast.Constant)]
+
+
+def heads_of(width: int, said: int | None, stored: int | None, decoder: bool = False) -> int:
+    """The number of attention heads: as ``said``, else as the checkpoint ``stored`` it, else by a known ``width``.
+
+    Raises:
+        ValueError: if none of them tells, or the width cannot be split so.
+    """
+    heads = said or stored or (_DECODER_HEADS if decoder else _HEADS).get(width)
+    option = '--decoder-num-heads' if decoder else '--num-heads'
+    if heads is None:
+        raise ValueError(f'the weights do not tell into how many heads a width of {width} is split; say {option}')
+    if width % heads:
+        raise ValueError(f'a width of {width} cannot be split into {heads} heads; say the right number by {option}')
+    return heads

@@ -1,0 +1,59 @@
+"""Converts weights between the layouts of mmpretrain, the MAE authors, timm and Hugging Face.
+
+python tools/convert_checkpoint.py mae_pretrain_vit_base.pth ours.pth --to mmpretrain
+python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf    # a folder for from_pretrained
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_plugin.checkpoints import trust_checkpoints
+from mae_plugin.checkpoints.convert import fit, read_source, write_target
+from mae_plugin.checkpoints.layouts import LAYOUTS
+from mae_plugin.checkpoints.sizes import sizes_of
+from mae_plugin.engine.launch import SetupErrors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Convert weights between layouts.')
+    parser.add_argument('source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder')
+    parser.add_argument('target', metavar='DST', type=Path, help='.pth or .safetensors; for hf also a folder')
+    parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout to write')
+    parser.add_argument('--num-heads', type=int, help="the encoder's attention heads, if nothing else tells them")
+    parser.add_argument('--decoder-num-heads', type=int, help="the decoder's attention heads, if nothing else does")
+    parser.add_argument('--img-size', type=int, nargs='+', metavar='PIXELS', help='fit to images of this H [W]')
+    parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches now, if not a square')
+    parser.add_argument('--in-channels', type=int, help='fit to images of so many channels')
+    parser.add_argument('--force', action='store_true', help='overwrite DST')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+    )
+    args = parser.parse_args()
+    if args.img_size and len(args.img_size) > 2:
+        parser.error(f'--img-size takes a height and a width, but got {len(args.img_size)} numbers')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with SetupErrors():
+        if args.trust_checkpoint:
+            trust_checkpoints()
+        source = read_source(args.source, args.src_grid and tuple(args.src_grid))
+        fit(source, args.img_size and (args.img_size[0], args.img_size[-1]), args.in_channels)
+        weights = write_target(source, args.target, args.to, args.num_heads, args.decoder_num_heads, force=args.force)
+    sizes = sizes_of(source.state_dict, source.grid)
+    for name, value in {
+        'source': f'{args.source}, {source.content}',
+        'target': f'{args.target}, layout {args.to}',
+        'tensors': len(weights),
+        'parameters': f'{sum(tensor.numel() for tensor in weights.values()):,}',
+        'encoder': f'{sizes.num_layers} layers of width {sizes.embed_dims}',
+        'images': f'{sizes.img_size[0]} x {sizes.img_size[1]}, {sizes.in_channels} channels, '
+        f'patches of {sizes.patch_size[0]} x {sizes.patch_size[1]}',
+    }.items():
+        print(f'{name:<11} {value}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+"""Exports the encoder of a checkpoint in any layout, without decoder and classifier.
+
+python tools/export_encoder.py work_dirs/run/epoch_300.pth encoder.pth --to mmpretrain    # init_cfg of a detector
+python tools/export_encoder.py work_dirs/run/epoch_300.pth encoder.onnx --to onnx
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_plugin.checkpoints import trust_checkpoints
+from mae_plugin.checkpoints.convert import export_encoder, read_source
+from mae_plugin.engine.launch import SetupErrors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Export an encoder.')
+    parser.add_argument('source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder')
+    parser.add_argument('target', metavar='DST', type=Path, help='.pth or .safetensors, .onnx, or a folder for hf')
+    parser.add_argument('--to', choices=['mmpretrain', 'timm', 'hf', 'onnx'], required=True, help='what to write')
+    parser.add_argument('--num-heads', type=int, help='attention heads, if nothing else tells them')
+    parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches, if not a square')
+    parser.add_argument('--force', action='store_true', help='overwrite DST')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with SetupErrors():
+        if args.trust_checkpoint:
+            trust_checkpoints()
+        source = read_source(args.source, args.src_grid and tuple(args.src_grid))
+        difference = export_encoder(source, args.target, args.to, args.num_heads, args.force)
+    print(f'{args.target}: the encoder of {args.source} ({source.content})')
+    if difference is not None:
+        print(f'largest difference from PyTorch: {difference:.1e}')
+
+
+if __name__ == '__main__':
+    main()
