@@ -35,7 +35,13 @@ class WeightsFitHook(Hook):
         model = runner.model
         if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check_fit(_weights(checkpoint), model, runner._load_from or 'the checkpoint')
+        source = runner._load_from or 'the checkpoint'
+        check_fit(_weights(checkpoint), model, source)
+        if runner._resume and not checkpoint.get('meta'):
+            raise ValueError(
+                f'{source} holds weights alone, not the run that they come from, so there is nothing to resume; start '
+                f'from them with --cfg-options load_from={source}'
+            )
 
 
 def _weights(checkpoint: dict) -> dict:

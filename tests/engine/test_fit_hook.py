@@ -42,3 +42,16 @@ def test_get_model_refuses_it(wider):
         ValueError, match=r'does not fit MAE: it lacks neck\.decoder_blocks \(84\); the model has no|shape'
     ):
         get_model('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', pretrained=str(wider))
+
+
+def test_weights_alone_cannot_be_resumed(imagenet, tmp_path):
+    small = dict(arch='deit-tiny', img_size=64)
+    model = get_model(
+        'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k',
+        backbone=small,
+        neck=dict(decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=2),
+    )
+    torch.save(model.state_dict(), tmp_path / 'alone.pth')
+    arguments = ['--data-root', imagenet, '--work-dir', tmp_path, '--resume', tmp_path / 'alone.pth']
+    done = run('tools/train.py', PRETRAIN, *arguments, '--cfg-options', *SMALL_PRETRAIN, fails=True)
+    assert 'alone.pth holds weights alone' in done.stderr.splitlines()[-1]
