@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from mmpretrain.models.losses import PixelReconstructionLoss
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -114,8 +115,27 @@ class MAE(BaseSelfSupervisor):
         Returns:
             ``dict(loss=...)`` with a scalar.
         """
-        pred, mask = self._predict(inputs, mask, noise)
-        return dict(loss=self.head.loss(pred, inputs, mask))
+        if not self._works_on_removed_only():
+            pred, mask = self._predict(inputs, mask, noise)
+            return dict(loss=self.head.loss(pred, inputs, mask))
+        _refuse_no_mask(mask)
+        # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
+        masking = self.backbone.make_masking(inputs, mask, noise)
+        return dict(loss=self._loss_of_removed(inputs, masking))
+
+    def _works_on_removed_only(self) -> bool:
+        """Whether the parts are ours and the loss is known to look at removed patches alone."""
+        kinds = dict(backbone=MAEViT, neck=MAEPretrainDecoder, head=MAEPretrainHead)
+        ours = all(type(getattr(self, part)) is kind for part, kind in kinds.items())
+        return ours and type(self.head.loss_module) is PixelReconstructionLoss
+
+    def _loss_of_removed(self, inputs: Tensor, masking: F.Masking) -> Tensor:
+        grid = F.patch_grid(inputs, self.backbone.patch_size)
+        latent, mask, ids_restore = self.backbone(inputs, masking)
+        if masking.ids_removed.shape[1] == 0:
+            return self.head.loss(self.neck(latent, ids_restore, grid), inputs, mask)
+        pred = self.neck(latent, ids_restore, grid, removed_only=True)
+        return self.head.loss_of_removed(pred, inputs, masking.ids_removed)
 
     @torch.no_grad()
     def reconstruct(
@@ -136,8 +156,7 @@ class MAE(BaseSelfSupervisor):
         return self.head.to_pixels(pred, inputs, mask), mask
 
     def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is None or mask is False:
-            raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
+        _refuse_no_mask(mask)
         ours = isinstance(self.backbone, MAEViT)
         if ours:
             latent, mask, ids_restore = self.backbone(inputs, mask, noise)
@@ -148,6 +167,11 @@ class MAE(BaseSelfSupervisor):
         if ours and isinstance(self.neck, MAEPretrainDecoder):
             return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
         return self.neck(latent, ids_restore), mask
+
+
+def _refuse_no_mask(mask: Tensor | bool | None) -> None:
+    if mask is None or mask is False:
+        raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
 
 
 def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
