@@ -60,6 +60,10 @@ def test_nothing_but_the_promised_names_changes():
     assert added == {
         ('OPTIM_WRAPPERS', 'AutoAmpOptimWrapper'),
         ('PARAM_SCHEDULERS', 'WarmupCosineLR'),
+        ('LOOPS', 'ResumableEpochLoop'),
+        ('LOOPS', 'ResumableIterLoop'),
+        ('HOOKS', 'SafeCheckpointHook'),
+        ('HOOKS', 'WeightsFitHook'),
         ('HOOKS', 'TimeLimitHook'),
         ('hub', ALIAS),
     }

@@ -6,7 +6,7 @@ import re
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
 from ..models.fit import check_fit
 
@@ -19,6 +19,9 @@ class WeightsFitHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
+        if not isinstance(runner.train_loop, BaseLoop):
+            # Evaluation builds no training loop, and loads none of these.
+            return
         for module in runner.model.modules():
             init_cfg = getattr(module, 'init_cfg', None)
             if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
