@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
 from ..models.fit import check_fit
@@ -19,7 +19,7 @@ class WeightsFitHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
-        if not isinstance(runner.train_loop, BaseLoop):
+        if not isinstance(runner._train_loop, BaseLoop):
             # Evaluation builds no training loop, and loads none of these.
             return
         for module in runner.model.modules():
@@ -32,7 +32,9 @@ class WeightsFitHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compares a whole checkpoint with the model."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         check_fit(_weights(checkpoint), model, runner._load_from or 'the checkpoint')
 
 
