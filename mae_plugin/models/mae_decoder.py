@@ -66,9 +66,7 @@ class MAEPretrainDecoder(BaseModule):
             F.sincos_position_embedding(self.grid_size, decoder_embed_dim), requires_grad=False
         )
         self.decoder_blocks = nn.ModuleList(
-            DecoderLayer(
-                decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg
-            )
+            DecoderLayer(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg)
             for _ in range(decoder_depth)
         )
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
@@ -105,7 +103,11 @@ class MAEPretrainDecoder(BaseModule):
         positions = pos_embed[0, 1:][F.invert(ids_restore)]
         x = self.decoder_embed(x)
         visible = x.shape[1] - 1
-        tokens = [x[:, :1] + pos_embed[:, :1], x[:, 1:] + positions[:, :visible], self.mask_token + positions[:, visible:]]
+        tokens = [
+            x[:, :1] + pos_embed[:, :1],
+            x[:, 1:] + positions[:, :visible],
+            self.mask_token + positions[:, visible:],
+        ]
         x = torch.cat(tokens, dim=1)
         first = 1 + visible if removed_only else 1
         for block in self.decoder_blocks[:-1]:
