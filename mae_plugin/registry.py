@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 
 from . import engine, models
 
@@ -24,12 +24,22 @@ def register_all() -> None:
     """
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
-    OPTIM_WRAPPERS.register_module(module=engine.AutoAmpOptimWrapper, force=True)
-    PARAM_SCHEDULERS.register_module(module=engine.WarmupCosineLR, force=True)
-    for loop in (engine.ResumableEpochLoop, engine.ResumableIterLoop):
-        LOOPS.register_module(module=loop, force=True)
-    for hook in (engine.SafeCheckpointHook, engine.TimeLimitHook, engine.WeightsFitHook):
-        HOOKS.register_module(module=hook, force=True)
+    added = {
+        HOOKS: [
+            engine.CompileHook,
+            engine.LeanRuntimeInfoHook,
+            engine.SafeCheckpointHook,
+            engine.TimeLimitHook,
+            engine.WeightsFitHook,
+        ],
+        LOOPS: [engine.ResumableEpochLoop, engine.ResumableIterLoop],
+        OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
+        OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
+        PARAM_SCHEDULERS: [engine.WarmupCosineLR],
+    }
+    for registry, classes in added.items():
+        for cls in classes:
+            registry.register_module(module=cls, force=True)
 
     # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first;
     # for the same reason ours is read into an empty hub and laid over the full one.

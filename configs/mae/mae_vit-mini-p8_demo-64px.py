@@ -41,7 +41,7 @@ test_dataloader = dict(
         ]
     )
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = None
 auto_scale_lr = dict(enable=False)
 custom_hooks = [dict(type='TimeLimitHook', minutes=5)]

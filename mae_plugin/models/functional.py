@@ -14,15 +14,17 @@ from torch import Tensor
 
 
 class Masking(NamedTuple):
-    """Which patches an encoder sees, in the three forms that are needed.
+    """Which patches an encoder sees, in the forms that are needed.
 
     Attributes:
         ids_keep: (B, L_visible) indices of the visible patches, in the encoder's order.
+        ids_removed: (B, L - L_visible) indices of the others.
         ids_restore: (B, L) position of every patch in the shuffled order, visible patches first.
         mask: (B, L) float, 1 = removed.
     """
 
     ids_keep: Tensor
+    ids_removed: Tensor
     ids_restore: Tensor
     mask: Tensor
 
@@ -57,10 +59,15 @@ def masking_from_noise(noise: Tensor, num_keep: int) -> Masking:
         num_keep: number of visible patches per image.
     """
     ids_shuffle = noise.argsort(dim=1, stable=True)
-    # The inverse of a permutation is one scatter; a second sort would cost as much as the first.
-    positions = torch.arange(noise.shape[1], device=noise.device).expand_as(ids_shuffle)
-    ids_restore = torch.empty_like(ids_shuffle).scatter_(1, ids_shuffle, positions)
-    return Masking(ids_shuffle[:, :num_keep], ids_restore, (ids_restore >= num_keep).float())
+    ids_restore = invert(ids_shuffle)
+    mask = (ids_restore >= num_keep).float()
+    return Masking(ids_shuffle[:, :num_keep], ids_shuffle[:, num_keep:], ids_restore, mask)
+
+
+def invert(permutation: Tensor) -> Tensor:
+    """The inverse of a permutation in every row (B, L), by one scatter where a second sort would cost far more."""
+    positions = torch.arange(permutation.shape[1], device=permutation.device).expand_as(permutation)
+    return torch.empty_like(permutation).scatter_(1, permutation, positions)
 
 
 def masking_from_mask(mask: Tensor, shape: tuple[int, int]) -> Masking:

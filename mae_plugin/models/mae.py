@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
+from mmpretrain.models.losses import PixelReconstructionLoss
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from . import functional as F
 from .fit import check_fit
@@ -75,6 +78,7 @@ class MAE(BaseSelfSupervisor):
             if predicted != pixels:
                 raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
 
+        self._compiled: Callable | None = None
         self._loads_a_part = False
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
 
@@ -114,8 +118,52 @@ class MAE(BaseSelfSupervisor):
         Returns:
             ``dict(loss=...)`` with a scalar.
         """
-        pred, mask = self._predict(inputs, mask, noise)
-        return dict(loss=self.head.loss(pred, inputs, mask))
+        if not self._works_on_removed_only():
+            pred, mask = self._predict(inputs, mask, noise)
+            return dict(loss=self.head.loss(pred, inputs, mask))
+        _refuse_no_mask(mask)
+        # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
+        masking = self.backbone.make_masking(inputs, mask, noise)
+        return dict(loss=self._compiled_or_not(inputs, masking))
+
+    def compile(self, **options) -> None:
+        """Compiles what leads from normalised images and a masking to the loss, in place; weights keep their names.
+
+        Masks are drawn outside, so a seed means the same in both modes. Where compilation turns out not to work, for
+        want of a compiler, say, one log line says so and training goes on without it.
+
+        Args:
+            **options: arguments of ``torch.compile``.
+        """
+        self._compiled = torch.compile(self._loss_of_removed, **{'dynamic': False, **options})
+
+    def _compiled_or_not(self, inputs: Tensor, masking: F.Masking) -> Tensor:
+        if self._compiled is not None:
+            try:
+                return self._compiled(inputs, masking)
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                print_log(f'torch.compile does not work here ({reason}); going on without it.', logger='current')
+                self._compiled = None
+        return self._loss_of_removed(inputs, masking)
+
+    def __getstate__(self) -> dict:
+        # A copy must not go on using the weights of its original; it can be compiled again.
+        return {**super().__getstate__(), '_compiled': None}
+
+    def _works_on_removed_only(self) -> bool:
+        """Whether the parts are ours and the loss is known to look at removed patches alone."""
+        kinds = dict(backbone=MAEViT, neck=MAEPretrainDecoder, head=MAEPretrainHead)
+        ours = all(type(getattr(self, part)) is kind for part, kind in kinds.items())
+        return ours and type(self.head.loss_module) is PixelReconstructionLoss
+
+    def _loss_of_removed(self, inputs: Tensor, masking: F.Masking) -> Tensor:
+        grid = F.patch_grid(inputs, self.backbone.patch_size)
+        latent, mask, ids_restore = self.backbone(inputs, masking)
+        if masking.ids_removed.shape[1] == 0:
+            return self.head.loss(self.neck(latent, ids_restore, grid), inputs, mask)
+        pred = self.neck(latent, ids_restore, grid, removed_only=True)
+        return self.head.loss_of_removed(pred, inputs, masking.ids_removed)
 
     @torch.no_grad()
     def reconstruct(
@@ -136,8 +184,7 @@ class MAE(BaseSelfSupervisor):
         return self.head.to_pixels(pred, inputs, mask), mask
 
     def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is None or mask is False:
-            raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
+        _refuse_no_mask(mask)
         ours = isinstance(self.backbone, MAEViT)
         if ours:
             latent, mask, ids_restore = self.backbone(inputs, mask, noise)
@@ -148,6 +195,11 @@ class MAE(BaseSelfSupervisor):
         if ours and isinstance(self.neck, MAEPretrainDecoder):
             return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
         return self.neck(latent, ids_restore), mask
+
+
+def _refuse_no_mask(mask: Tensor | bool | None) -> None:
+    if mask is None or mask is False:
+        raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
 
 
 def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:

@@ -66,9 +66,7 @@ class MAEPretrainDecoder(BaseModule):
             F.sincos_position_embedding(self.grid_size, decoder_embed_dim), requires_grad=False
         )
         self.decoder_blocks = nn.ModuleList(
-            TransformerEncoderLayer(
-                decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg
-            )
+            DecoderLayer(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg)
             for _ in range(decoder_depth)
         )
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
@@ -81,30 +79,66 @@ class MAEPretrainDecoder(BaseModule):
         """The normalisation layer before the prediction."""
         return self.ln1
 
-    def forward(self, x: Tensor, ids_restore: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Predicts every patch from the encoded visible ones.
+    def forward(
+        self, x: Tensor, ids_restore: Tensor, grid: tuple[int, int] | None = None, removed_only: bool = False
+    ) -> Tensor:
+        """Predicts patches from the encoded visible ones.
 
         Args:
             x: (B, 1 + L_visible, D), the encoder's ``latent``.
             ids_restore: (B, L), from the encoder.
             grid: (h, w) of these images if it is not ``grid_size``; the position embedding is resized to it.
+            removed_only: predict only what the encoder has not seen, which is all that the loss looks at.
 
         Returns:
-            (B, L, predict_feature_dim).
+            (B, L, predict_feature_dim), or (B, L - L_visible, …) in the order of ``Masking.ids_removed``.
         """
         grid = grid or self.grid_size
         if ids_restore.shape[1] != grid[0] * grid[1]:
             raise ValueError(
                 f'ids_restore speaks of {ids_restore.shape[1]} patches, but the grid is {grid[0]} x {grid[1]}'
             )
+        # Attention does not mind the order of tokens, so they stay as the encoder leaves them: cls, visible, removed.
+        pos_embed = resize_pos_embed(self.decoder_pos_embed, self.grid_size, grid)
+        positions = pos_embed[0, 1:][F.invert(ids_restore)]
         x = self.decoder_embed(x)
-        mask_tokens = self.mask_token.expand(len(x), ids_restore.shape[1] + 1 - x.shape[1], -1)
-        patches = F.take(torch.cat([x[:, 1:], mask_tokens], dim=1), ids_restore)
-        x = torch.cat([x[:, :1], patches], dim=1)
-        x = x + resize_pos_embed(self.decoder_pos_embed, self.grid_size, grid)
-        for block in self.decoder_blocks:
+        visible = x.shape[1] - 1
+        tokens = [
+            x[:, :1] + pos_embed[:, :1],
+            x[:, 1:] + positions[:, :visible],
+            self.mask_token + positions[:, visible:],
+        ]
+        x = torch.cat(tokens, dim=1)
+        first = 1 + visible if removed_only else 1
+        for block in self.decoder_blocks[:-1]:
             x = block(x)
-        return self.decoder_pred(self.decoder_norm(x)[:, 1:])
+        # Nobody asks the last block for the other tokens, though it does look at them.
+        x = self.decoder_blocks[-1](x, first) if self.decoder_blocks else x[:, first:]
+        x = self.decoder_pred(self.decoder_norm(x))
+        return x if removed_only else F.take(x, ids_restore)
+
+
+class DecoderLayer(TransformerEncoderLayer):
+    """mmpretrain's encoder layer, which can also work out only the last tokens of a sequence."""
+
+    def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
+        """(B, N, D) -> (B, N - first_query, D): attends to all tokens, returns those from ``first_query`` on."""
+        if first_query == 0:
+            return super().forward(x)
+        attn, normed = self.attn, self.ln1(x)
+        dim = attn.embed_dims
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        queries = nn.functional.linear(normed[:, first_query:], weight[:dim], None if bias is None else bias[:dim])
+        keys_values = nn.functional.linear(normed, weight[dim:], None if bias is None else bias[dim:])
+        # (B, N, parts * heads * head_dims) to one (B, heads, N, head_dims) per part.
+        q, k, v = (
+            part.unflatten(-1, (attn.num_heads, attn.head_dims)).transpose(1, 2)
+            for part in (queries, *keys_values.chunk(2, dim=-1))
+        )
+        mixed = attn.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop if self.training else 0.0)
+        mixed = attn.proj_drop(attn.proj(mixed.transpose(1, 2).flatten(2)))
+        x = x[:, first_query:] + attn.out_drop(attn.gamma1(mixed))
+        return self.ffn(self.ln2(x), identity=x)
 
 
 def _resize_to_grid(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, *_: object) -> None:

@@ -48,9 +48,11 @@ class MAEPretrainHead(BaseModule):
         """(B, L, ph * pw * C) -> (B, C, H, W); the ``grid`` (h, w) is square if left out."""
         return F.unpatchify(x, self.patch_size, grid or (math.isqrt(x.shape[1]),) * 2)
 
-    def construct_target(self, target: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what is to be predicted, (B, L, ph * pw * C)."""
+    def construct_target(self, target: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) -> what is to be predicted, (B, L, ph * pw * C), or (B, K, …) for patches ``ids``."""
         patches = self.patchify(target)
+        if ids is not None:
+            patches = F.take(patches, ids)
         if self.norm_pix:
             mean, std = F.patch_statistics(patches)
             patches = (patches - mean) / std
@@ -67,6 +69,16 @@ class MAEPretrainHead(BaseModule):
         # With an empty mask the loss module divides 0 by 0; over every patch, times zero, it has the right limit.
         some = mask.any()
         return self.loss_module(pred, self.construct_target(target), torch.where(some, mask, 1)) * some
+
+    def loss_of_removed(self, pred: Tensor, target: Tensor, ids_removed: Tensor) -> Tensor:
+        """The same number as :meth:`loss` from the predictions of the removed patches alone.
+
+        Args:
+            pred: (B, K, ph * pw * C), the decoder's predictions.
+            target: (B, C, H, W), the images.
+            ids_removed: (B, K) their patches; at least one in a row.
+        """
+        return self.loss_module(pred, self.construct_target(target, ids_removed), torch.ones_like(ids_removed))
 
     def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Brings predictions back to the space of the images.

@@ -91,19 +91,26 @@ class MAEViT(VisionTransformer):
         self.pos_embed.requires_grad = False
         self.pos_embed.data.copy_(F.sincos_position_embedding(self.patch_resolution, self.embed_dims))
         initialize_as_official(self)
+        for module in self.modules():
+            # numpy's floats look like arrays to torch.compile, which then stops at every layer.
+            if hasattr(module, 'drop_prob'):
+                module.drop_prob = float(module.drop_prob)
 
     def init_weights(self) -> None:
         """Applies ``init_cfg``, which may load a checkpoint; without one the weights drawn at construction stay."""
         # VisionTransformer's own would draw a random position embedding over the sine-cosine one.
         super(VisionTransformer, self).init_weights()
 
-    def forward(self, x: Tensor, mask: Tensor | bool | None = True, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, mask: Tensor | F.Masking | bool | None = True, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Encodes the visible patches of images, or whole images.
 
         Args:
             x: (B, C, H, W), normalised pixels.
             mask: True draws a random mask; a bool or 0/1 tensor (B, L) with 1 = removed is used as it is (visible
-                tokens then stand in raster order); False or None encodes the whole image.
+                tokens then stand in raster order); a masking that :meth:`make_masking` gave; False or None encodes
+                the whole image.
             noise: (B, L) to draw the mask from, the smallest kept; one ``torch.rand(B, L)`` if left out.
 
         Returns:
@@ -116,11 +123,8 @@ class MAEViT(VisionTransformer):
         """
         if mask is None or mask is False:
             return super().forward(x)
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f'images have {x.shape[1]} channels, but this MAEViT was built with {self.in_channels}')
         grid = F.patch_grid(x, self.patch_size)
-        masking = self._make_masking(x, grid[0] * grid[1], mask, noise)
-
+        masking = mask if isinstance(mask, F.Masking) else self.make_masking(x, mask, noise)
         pos_embed = resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode)
         tokens = self._embed(x, masking.ids_keep) + pos_embed[0, 1:][masking.ids_keep]
         cls_token = (self.cls_token + pos_embed[:, :1]).expand(len(x), -1, -1)
@@ -131,8 +135,12 @@ class MAEViT(VisionTransformer):
             latent = self.norm1(latent)
         return latent, masking.mask, masking.ids_restore
 
-    def _make_masking(self, x: Tensor, num_patches: int, mask: Tensor | bool, noise: Tensor | None) -> F.Masking:
-        shape = (len(x), num_patches)
+    def make_masking(self, x: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None) -> F.Masking:
+        """Decides what of images (B, C, H, W) is removed; arguments and errors as for :meth:`forward`."""
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f'images have {x.shape[1]} channels, but this MAEViT was built with {self.in_channels}')
+        grid = F.patch_grid(x, self.patch_size)
+        shape = (len(x), grid[0] * grid[1])
         if mask is not True:
             if not isinstance(mask, Tensor):
                 raise ValueError(f'mask={mask!r} is neither True, False, None nor a tensor of shape {shape}')
@@ -143,7 +151,7 @@ class MAEViT(VisionTransformer):
             noise = torch.rand(shape, device=x.device)
         elif tuple(noise.shape) != shape:
             raise ValueError(f'noise has shape {tuple(noise.shape)}, but these images need {shape}, (images, patches)')
-        return F.masking_from_noise(noise.to(x.device), F.num_visible(num_patches, self.mask_ratio))
+        return F.masking_from_noise(noise.to(x.device), F.num_visible(shape[1], self.mask_ratio))
 
     def _embed(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Projects the visible patches alone: (B, C, H, W) -> (B, L_visible, D)."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mae_plugin import MAEPretrainDecoder
 from mae_plugin.models import functional as F
+from mae_plugin.models.mae_decoder import DecoderLayer
 from mmpretrain import models as mmpretrain_models
 
 SMALL = dict(embed_dim=12, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
@@ -68,3 +69,23 @@ def test_bad_sizes():
 
 def test_predict_feature_dim():
     assert MAEPretrainDecoder(predict_feature_dim=7, **SMALL).decoder_pred.out_features == 7
+
+
+def test_removed_only(build_tiny):
+    """Predictions of removed patches alone are those of the whole prediction, in the order of ids_removed."""
+    neck = build_tiny().neck
+    latent, noise = torch.randn(3, 5, 32), torch.rand(3, 16)
+    masking = F.masking_from_noise(noise, 4)
+    whole = neck(latent, masking.ids_restore)
+    removed = neck(latent, masking.ids_restore, removed_only=True)
+    torch.testing.assert_close(removed, F.take(whole, masking.ids_removed))
+
+
+def test_whole_layers_are_mmpretrains():
+    """The layer that can work out only the last tokens is mmpretrain's layer on all of them."""
+    torch.manual_seed(0)
+    layer = DecoderLayer(32, 4, 64, layer_scale_init_value=0.5)
+    for parameter in layer.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    tokens = torch.randn(2, 7, 32)
+    torch.testing.assert_close(layer(tokens, first_query=3), layer(tokens)[:, 3:])

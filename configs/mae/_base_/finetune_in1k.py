@@ -54,8 +54,8 @@ model = dict(
 # lr is given for 1024 images a step; the floor of 1e-6 is a share of it, so that layer decay scales it too.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='LearningRateDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
+    constructor='MergedLayerDecayConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.65,
         flat_decay_mult=0.0,

@@ -38,7 +38,8 @@ test_cfg = dict()
 # lr 1.5e-4 for 256 images a step, weight decay on all that is neither 1-D nor a bias.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
+    constructor='MergedOptimWrapperConstructor',
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)

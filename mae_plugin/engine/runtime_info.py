@@ -1,0 +1,61 @@
+"""What mmengine notes about every step, without waiting for the GPU and at a cost that does not grow."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.runner import Runner
+
+
+class LeanRuntimeInfoHook(RuntimeInfoHook):
+    """mmengine's RuntimeInfoHook, with the same scalars in the log, in the checkpoint and in the message hub.
+
+    mmengine reads every loss at every step, for which the host waits until the GPU is done. Here losses stay on the
+    device until they are looked at: by a logger, by a checkpoint, at the end of an epoch. mmengine also copies its
+    whole history at every step, up to a million entries; here it ends with the last ``history``.
+
+    Args:
+        history: steps that the message hub remembers, at least as many as the longest window of the log.
+    """
+
+    def __init__(self, history: int = 10_000) -> None:
+        self.history = history
+        self._unread: list[dict] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Notes what the step gave."""
+        self._unread.append({f'train/{name}': _detached(value) for name, value in (outputs or {}).items()})
+        for buffer in runner.message_hub.log_scalars.values():
+            buffer.max_length = self.history
+        loader = runner.train_dataloader
+        for hook in runner.hooks:
+            if isinstance(hook, LoggerHook) and (
+                self.every_n_inner_iters(batch_idx, hook.interval) or self.end_of_epoch(loader, batch_idx)
+            ):
+                self._read(runner)
+        if len(self._unread) >= self.history:
+            self._read(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Reads what no logger has asked for."""
+        self._read(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Lets a checkpoint hold the losses up to its own step."""
+        if self._unread:
+            self._read(runner)
+            checkpoint['message_hub'] = runner.message_hub.state_dict()
+
+    def _read(self, runner: Runner) -> None:
+        """Hands the noted values to the message hub, fetching all of them at once."""
+        tensors = [value for step in self._unread for value in step.values() if isinstance(value, torch.Tensor)]
+        fetched = iter(torch.stack([value.double() for value in tensors]).tolist() if tensors else [])
+        for step in self._unread:
+            for name, value in step.items():
+                number = next(fetched) if isinstance(value, torch.Tensor) else value
+                runner.message_hub.update_scalar(name, number)
+        self._unread.clear()
+
+
+def _detached(value: object) -> object:
+    return value.detach().reshape(()) if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,69 @@
+"""LeanRuntimeInfoHook: what mmengine's hook notes, without its waiting and without its growing history."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from .test_resumable import STEPS, images, train  # noqa: F401  (a fixture)
+
+INTERVAL = 3
+
+
+def records(work_dir):
+    lines = next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in ('time', 'data_time')} for line in lines]
+
+
+def test_the_log_is_the_same(images, tmp_path):  # noqa: F811
+    """Every record of the log and every loss in the checkpoints, next to mmengine's own hook."""
+    for name, kind in (('ours', 'LeanRuntimeInfoHook'), ('stock', 'RuntimeInfoHook')):
+        changes = {'default_hooks.runtime_info.type': kind, 'default_hooks.logger.interval': INTERVAL}
+        train(images, tmp_path / name, interval=4, **changes)
+    assert records(tmp_path / 'ours') == records(tmp_path / 'stock') != []
+    for step in (8, STEPS):
+        ours, stock = (
+            torch.load(tmp_path / name / f'iter_{step}.pth', weights_only=True)['message_hub']['log_scalars']
+            for name in ('ours', 'stock')
+        )
+        assert ours.keys() == stock.keys()
+        assert len(ours['train/loss'].data[0]) == step
+        np.testing.assert_array_equal(ours['train/loss'].data[0], stock['train/loss'].data[0])
+
+
+@pytest.mark.parametrize(('kind', 'expected'), [('LeanRuntimeInfoHook', 0), ('RuntimeInfoHook', STEPS)])
+def test_nothing_is_read_between_two_logs(images, tmp_path, monkeypatch, kind, expected):  # noqa: F811
+    """Counts what would make the host wait for a GPU; mmengine's own hook does at every step."""
+    reads = []
+    item = torch.Tensor.item
+
+    def counted(tensor):
+        if tensor.dtype.is_floating_point:
+            reads.append(tensor)
+        return item(tensor)
+
+    # The clock starts with the first step, and nothing is logged before the end of the first epoch.
+    from mae_plugin.engine.resumable import ResumableEpochLoop
+
+    run_iter = ResumableEpochLoop.run_iter
+
+    def watched(self, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, 'item', counted)
+            run_iter(self, *args)
+
+    monkeypatch.setattr(ResumableEpochLoop, 'run_iter', watched)
+    changes = {'default_hooks.runtime_info.type': kind, 'default_hooks.logger.interval': 1000}
+    # Losses.after_train_iter of the shared run reads each loss itself, once a step.
+    train(images, tmp_path, interval=1000, **changes)
+    assert len(reads) - STEPS == expected
+
+
+def test_history_is_bounded(images, tmp_path):  # noqa: F811
+    train(images, tmp_path, **{'default_hooks.runtime_info.history': 4, 'default_hooks.logger.interval': 1})
+    state = torch.load(tmp_path / f'iter_{STEPS}.pth', weights_only=True)['message_hub']
+    lengths = {name: len(buffer.data[0]) for name, buffer in state['log_scalars'].items()}
+    assert lengths['train/loss'] == lengths['train/lr'] == 4
+    assert isinstance(state['log_scalars']['train/loss'], HistoryBuffer)
