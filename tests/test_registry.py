@@ -60,8 +60,12 @@ def test_nothing_but_the_promised_names_changes():
     assert added == {
         ('OPTIM_WRAPPERS', 'AutoAmpOptimWrapper'),
         ('PARAM_SCHEDULERS', 'WarmupCosineLR'),
+        ('OPTIM_WRAPPER_CONSTRUCTORS', 'MergedLayerDecayConstructor'),
+        ('OPTIM_WRAPPER_CONSTRUCTORS', 'MergedOptimWrapperConstructor'),
         ('LOOPS', 'ResumableEpochLoop'),
         ('LOOPS', 'ResumableIterLoop'),
+        ('HOOKS', 'CompileHook'),
+        ('HOOKS', 'LeanRuntimeInfoHook'),
         ('HOOKS', 'SafeCheckpointHook'),
         ('HOOKS', 'WeightsFitHook'),
         ('HOOKS', 'TimeLimitHook'),
