@@ -18,7 +18,7 @@ SNAPSHOT = """
 import json, sys
 if sys.argv[1] == 'with':
     import mae_plugin
-import mmpretrain, mmpretrain.models
+import mmpretrain, mmpretrain.engine, mmpretrain.models
 from mmengine.registry import Registry
 from mmpretrain import registry
 from mmpretrain.apis.model import ModelHub

@@ -67,7 +67,7 @@ def test_feature_maps_for_a_dense_head(source, tmp_path, capsys, backbone):
 
 def test_config_in_the_documentation(tmp_path, capsys, monkeypatch):
     """As it stands there but for a smaller architecture."""
-    (snippet,) = re.findall(r'```python\n(.*?)```', LAYOUTS_DOC, re.DOTALL)
+    (snippet,) = re.findall(r'```python\n(custom_imports.*?)```', LAYOUTS_DOC, re.DOTALL)
     config = Config.fromstring(snippet.replace("arch='base'", "arch='deit-tiny'"), '.py')
     model = MODELS.build(dict(type='MAEViT', arch='deit-tiny'))
     torch.save(randomised(model).state_dict(), tmp_path / 'source.pth')
