@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import functional as F
 from .initialize import initialize_as_official
@@ -34,6 +35,7 @@ class MAEPretrainDecoder(BaseModule):
         predict_feature_dim: numbers predicted per patch; ``ph * pw * in_chans``, the pixels, if None.
         init_cfg: mmengine initialisation config.
         grid_size: (h, w) with h * w = L; square if None.
+        with_cp: as in :class:`MAEViT`.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class MAEPretrainDecoder(BaseModule):
         predict_feature_dim: int | None = None,
         init_cfg: dict | list[dict] | None = None,
         grid_size: tuple[int, int] | None = None,
+        with_cp: bool = False,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.with_cp = with_cp
         self.grid_size = _grid(num_patches, grid_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.patch_size = F.pair(16 if patch_size is None else patch_size)
@@ -111,7 +115,7 @@ class MAEPretrainDecoder(BaseModule):
         x = torch.cat(tokens, dim=1)
         first = 1 + visible if removed_only else 1
         for block in self.decoder_blocks[:-1]:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.with_cp else block(x)
         # Nobody asks the last block for the other tokens, though it does look at them.
         x = self.decoder_blocks[-1](x, first) if self.decoder_blocks else x[:, first:]
         x = self.decoder_pred(self.decoder_norm(x))

@@ -8,6 +8,7 @@ import torch
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import functional as F
 from .initialize import initialize_as_official
@@ -37,6 +38,8 @@ class MAEViT(VisionTransformer):
         mask_ratio: share of patches removed, in [0, 1).
         init_cfg: mmengine initialisation config.
         in_channels: channels of the input images.
+        with_cp: keep only what goes into each layer and compute the rest again for the backward pass, in masked
+            training: less memory for a third more time.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class MAEViT(VisionTransformer):
         mask_ratio: float = 0.75,
         init_cfg: dict | list[dict] | None = None,
         in_channels: int = 3,
+        with_cp: bool = False,
     ) -> None:
         F.check_mask_ratio(mask_ratio)
         super().__init__(
@@ -77,6 +81,7 @@ class MAEViT(VisionTransformer):
         )
         projection = self.patch_embed.projection
         self.mask_ratio = mask_ratio
+        self.with_cp = with_cp
         self.in_channels = projection.in_channels
         self.patch_size = tuple(projection.stride)
         self.num_patches = self.patch_resolution[0] * self.patch_resolution[1]
@@ -130,7 +135,7 @@ class MAEViT(VisionTransformer):
         cls_token = (self.cls_token + pos_embed[:, :1]).expand(len(x), -1, -1)
         latent = torch.cat([cls_token, tokens], dim=1)
         for layer in self.layers:
-            latent = layer(latent)
+            latent = checkpoint(layer, latent, use_reentrant=False) if self.with_cp else layer(latent)
         if self.final_norm:
             latent = self.norm1(latent)
         return latent, masking.mask, masking.ids_restore

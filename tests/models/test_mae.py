@@ -168,3 +168,49 @@ def test_arguments_of_mmpretrains_classes_are_accepted():
     for ours in (MAE, MAEViT, MAEPretrainDecoder, MAEPretrainHead):
         names = list(inspect.signature(getattr(theirs, ours.__name__).__init__).parameters)
         assert list(inspect.signature(ours.__init__).parameters)[: len(names)] == names
+
+
+def test_activation_checkpointing(build_tiny):
+    """Less is kept for the backward pass; loss and gradients, with random depth too, are the same to the last bit."""
+    images, noise = torch.randn(4, 3, 32, 32), torch.rand(4, 16)
+    results = []
+    for with_cp in (False, True):
+        saved = []
+        model = build_tiny(backbone=dict(with_cp=with_cp, drop_path_rate=0.3), neck=dict(with_cp=with_cp))
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.nbytes) or t, lambda t: t):  # noqa: B023
+            loss = model.loss(images, noise=noise)['loss']
+        kept = sum(saved)
+        loss.backward()
+        results.append((loss, [p.grad for p in model.parameters() if p.requires_grad], kept))
+    (loss, gradients, kept), (other, others, less) = results
+    assert loss == other and all(map(torch.equal, gradients, others))
+    assert less < 0.6 * kept
+
+
+def test_the_step_counts_fewer_operations():
+    """Only visible patches projected, only removed ones asked for: at least 2 % under mmpretrain's for ViT-B."""
+    from mmpretrain import models as theirs
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def flops(model) -> int:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model.loss(torch.zeros(1, 3, 224, 224), [])['loss'].backward()
+        return counter.get_total_flops()
+
+    loss = dict(type='PixelReconstructionLoss', criterion='L2')
+    ours = MODELS.build(
+        dict(
+            type='MAE',
+            backbone=dict(type='MAEViT'),
+            neck=dict(type='MAEPretrainDecoder'),
+            head=dict(type='MAEPretrainHead', loss=loss, norm_pix=True),
+        )
+    )
+    reference = theirs.MAE(
+        backbone=theirs.MAEViT(),
+        neck=theirs.MAEPretrainDecoder(embed_dim=768),
+        head=theirs.MAEPretrainHead(loss, norm_pix=True),
+    )
+    assert flops(ours) <= 0.98 * flops(reference)

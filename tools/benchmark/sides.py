@@ -48,10 +48,10 @@ ARCHS = {
 }
 
 
-def ours(arch: Arch) -> nn.Module:
+def ours(arch: Arch, img_size: int = 224) -> nn.Module:
     """This plugin's model."""
     config = Config.fromfile(CONFIGS / '_base_' / 'mae_vit-base-p16.py').model
-    config.backbone.update(arch=arch.mmpretrain, patch_size=arch.patch)
+    config.backbone.update(arch=arch.mmpretrain, patch_size=arch.patch, img_size=img_size)
     config.pop('data_preprocessor')
     return MODELS.build(config)
 
@@ -208,7 +208,7 @@ SIDES: dict[str, tuple[Callable[[Arch], nn.Module], bool]] = {
 }
 
 
-def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool) -> Side:
+def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool, **sizes: int) -> Side:
     """Builds a side as its users have it, or tuned: fused AdamW, and on a GPU bfloat16 and torch.compile.
 
     Raises:
@@ -218,7 +218,7 @@ def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool) -> S
     MMLogger.get_current_instance().setLevel('WARNING')
     kind, tuned = SIDES[name]
     torch.manual_seed(0)
-    model = kind(arch).to(device).train()
+    model = kind(arch, **sizes).to(device).train()
     config = copy.deepcopy(Config.fromfile(CONFIGS / '_base_' / 'pretrain_in1k.py').optim_wrapper)
     config.update(type='OptimWrapper')
     dtype = scaler = None
