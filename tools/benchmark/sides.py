@@ -215,7 +215,7 @@ def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool, **si
         ImportError: if its library is not installed.
     """
     init_default_scope('mmpretrain')
-    MMLogger.get_current_instance().setLevel('WARNING')
+    MMLogger.get_current_instance().setLevel('ERROR')
     kind, tuned = SIDES[name]
     torch.manual_seed(0)
     model = kind(arch, **sizes).to(device).train()

@@ -9,6 +9,7 @@ Images are random uint8 on the device already; a step normalises them and goes f
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from pathlib import Path
@@ -97,8 +98,11 @@ def measure(args: argparse.Namespace, key: str, batch: int, device: torch.device
             except (ImportError, torch.OutOfMemoryError) as error:
                 LOG.print(f'{name} is left out: {str(error).splitlines()[0]}')
             progress.advance(work)
+        order = list(turns.values())
         for _ in range(args.rounds):
-            for turn in turns.values():
+            # A side pays for what the one before it left behind, so that one must not always be the same.
+            random.shuffle(order)
+            for turn in order:
                 turn.take(images, args.seconds)
                 progress.advance(work)
     return {
