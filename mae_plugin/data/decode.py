@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 ChannelOrder = Literal['bgr', 'rgb']
 
@@ -82,7 +82,11 @@ class EncodedImage:
         return np.ascontiguousarray(pixels)
 
     def _decode_with_pillow(self) -> np.ndarray:
-        image = ImageOps.exif_transpose(Image.open(BytesIO(self.data)))
+        try:
+            image = Image.open(BytesIO(self.data))
+        except UnidentifiedImageError:
+            raise ValueError('its content is in no known image format') from None
+        image = ImageOps.exif_transpose(image)
         if image.mode == 'F':
             raise ValueError('its pixels are floating-point numbers, whose black and white are unknown')
         if image.mode.startswith('I'):
