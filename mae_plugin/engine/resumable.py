@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count, cycle, islice
 
 import numpy as np
@@ -142,6 +143,20 @@ class ResumableSampler(Sampler):
         return islice(addresses, position, size)
 
 
+@contextmanager
+def _explains_killed_workers() -> Iterator[None]:
+    """Says what the death of a data loader's worker is, which looks like this or that from outside."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
+            raise
+        raise RuntimeError(
+            'a worker of the data loader was killed, by the system perhaps, for want of memory; go on with --resume, '
+            'and with a smaller train_dataloader.num_workers'
+        ) from error
+
+
 class _Resumable(BaseLoop):
     """What both loops add to mmengine's: addressed data, seeded steps, and the position in the data."""
 
@@ -184,6 +199,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
     endless = False
 
+    @_explains_killed_workers()
     def run(self) -> torch.nn.Module:
         """Trains to the last epoch."""
         self._go_to_position()
@@ -210,6 +226,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     endless = True
 
+    @_explains_killed_workers()
     def run(self) -> torch.nn.Module:
         """Trains to the last iteration."""
         self._go_to_position()

@@ -2,8 +2,6 @@
 
 import io
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -258,25 +256,3 @@ def test_evaluation_names_the_file(folder, name):
     kind, said = (FileNotFoundError, 'does not exist') if name == 'vanished.jpg' else (ValueError, 'cannot be read')
     with pytest.raises(kind, match=f'{path / name} {said}'):
         crop.transform(dict(img_path=str(path / name)))
-
-
-KILLED_WORKER = """
-import os, signal, sys, torch
-
-class Dies(torch.utils.data.Dataset):
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        if index == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return index
-
-list(torch.utils.data.DataLoader(Dies(), batch_size=1, num_workers=2))
-"""
-
-
-def test_a_killed_worker_is_an_error_and_no_hang():
-    """torch's own doing, held down here because a run of days relies on it."""
-    done = subprocess.run([sys.executable, '-c', KILLED_WORKER], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and 'killed by signal: Killed' in done.stderr

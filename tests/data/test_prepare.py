@@ -51,7 +51,10 @@ def test_a_folder(source, tmp_path):
     assert list(found) == NAMES
     assert all(data == (source / name).read_bytes() for name, data in found.items())
     assert (manifest['images'], [shard['images'] for shard in manifest['shards']]) == (12, [5, 4, 3])
-    assert manifest['skipped'][0]['name'] == 'a/broken.jpg' and 'in no known image format' in manifest['skipped'][0]['reason']
+    assert (
+        manifest['skipped'][0]['name'] == 'a/broken.jpg'
+        and 'in no known image format' in manifest['skipped'][0]['reason']
+    )
     for shard in manifest['shards']:
         data = (tmp_path / 'out' / shard['file']).read_bytes()
         assert (shard['bytes'], shard['sha256']) == (len(data), hashlib.sha256(data).hexdigest())

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..conftest import PRETRAIN, ROOT, tiny_config, write_jpegs
+from ..conftest import PRETRAIN, ROOT, SMALL_PRETRAIN, run, tiny_config, write_jpegs
 
 STEPS = 10  # two epochs of five steps; 23 images, four at a time, so an epoch drops some
 
@@ -187,6 +187,34 @@ def test_a_sample_depends_on_its_address_alone():
     assert one == two and all(a != b for a, b in zip(one[1:], other[1:], strict=True))
     assert dataset[3][0] == 3
     assert len({seed_at('sample', 0, 1, 2), seed_at('sample', 0, 2, 1), seed_at('step', 0, 1, 2)}) == 3
+
+
+KILLS_ITS_WORKER = """
+import os, signal
+from mae_plugin.data import IndexedImages
+from mmpretrain.registry import DATASETS
+
+@DATASETS.register_module()
+class KillsItsWorker(IndexedImages):
+    def get_data_info(self, idx):
+        if idx == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().get_data_info(idx)
+"""
+
+
+def test_a_killed_worker_is_one_sentence(images, tmp_path, monkeypatch):
+    """What the system does to the largest process when memory is short; torch says it in several ways."""
+    (tmp_path / 'kills.py').write_text(KILLS_ITS_WORKER)
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = '{ROOT / PRETRAIN}'\ncustom_imports = dict(imports=['mae_plugin', 'kills'])\n"
+        "train_dataloader = dict(dataset=dict(type='KillsItsWorker', data_prefix=''))\n"
+    )
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{ROOT}')
+    command = ['tools/train.py', tmp_path / 'config.py', '--data-root', images, '--work-dir', tmp_path / 'run']
+    options = ['--cfg-options', *SMALL_PRETRAIN, 'train_dataloader.num_workers=2']
+    done = run(*command, *options, fails=True)
+    assert 'RuntimeError: a worker of the data loader was killed, by the system perhaps' in done.stderr
 
 
 @pytest.mark.parametrize('change', [{'sampler.type': 'RepeatAugSampler'}, {'batch_sampler': dict(type='BatchSampler')}])
