@@ -40,6 +40,21 @@ def test_same_loss_and_gradients(build_tiny, bfloat16):
     assert compiled.state_dict().keys() == eager.state_dict().keys()
 
 
+def test_other_sizes_are_one_more_graph(build_tiny):
+    """Whole graphs throughout: one for the usual size, which is used again, and few for all others."""
+    from torch._dynamo.testing import CompileCounter
+
+    eager, counter = shallow(build_tiny), CompileCounter()
+    compiled = copy.deepcopy(eager)
+    compiled.compile(fullgraph=True, backend=counter)
+    for size in ((32, 32), (64, 32), (24, 40), (40, 40), (32, 32), (48, 40), (56, 64), (32, 32)):
+        inputs, noise = torch.randn(2, 3, *size), torch.rand(2, size[0] * size[1] // 64)
+        torch.testing.assert_close(
+            compiled.loss(inputs, noise=noise)['loss'], eager.loss(inputs, noise=noise)['loss'], rtol=1e-5, atol=0
+        )
+    assert compiled._compiled is not None and counter.frame_count <= 3
+
+
 def test_masks_do_not_depend_on_the_mode(build_tiny):
     model = shallow(build_tiny)
     inputs = torch.randn(4, 3, 32, 32)
