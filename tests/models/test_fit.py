@@ -150,10 +150,7 @@ def test_three_channels_load_into_another_number(build_tiny, tmp_path, caplog):
         if way != 'init_cfg':
             reconstruction, _ = model.reconstruct(images, noise=noise)
             assert reconstruction.shape == images.shape
-            if channels == 1:
-                expected = pixels.mean(dim=1, keepdim=True)
-            else:
-                expected = pixels[:, [0, 1, 2, 0, 1]]
+            expected = pixels.mean(dim=1, keepdim=True) if channels == 1 else pixels[:, [0, 1, 2, 0, 1]]
             torch.testing.assert_close(reconstruction, expected, rtol=1e-4, atol=1e-5)
     other = build_tiny(backbone=dict(in_channels=4, patch_size=4))
     with pytest.raises(ValueError, match='another shape'):
