@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, at the speed of libjpeg-turbo for JPEG and with Pillow for the rest."""
+"""From the bytes of an image file to pixels: JPEG at the speed of libjpeg-turbo, images of many bands as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from .bands import is_array, read_bands
+
 ChannelOrder = Literal['bgr', 'rgb']
+ColorType = Literal['color', 'grayscale', 'unchanged']
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
@@ -18,23 +21,26 @@ _TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 class EncodedImage:
     """An image file in memory: its size without decoding it, and its pixels at full or reduced size.
 
-    Looks at the content, never at a file name. Rotation noted in EXIF is applied. Gray, palette and CMYK images become
-    three channels, 16-bit gray is scaled to 8 bits, alpha is dropped, as in the authors' code.
+    Looks at the content, never at a file name. Rotation noted in EXIF is applied. In colour, gray, palette and CMYK
+    images become three channels, 16-bit gray is scaled to 8 bits, alpha is dropped, as in the authors' code.
 
     Args:
         data: content of the file.
-        channel_order: of the pixels; ``'bgr'`` is what mmpretrain's pipelines pass on.
+        channel_order: of colours; ``'bgr'`` is what mmpretrain's pipelines pass on.
+        color_type: ``'color'``, ``'grayscale'`` for one channel of 8 bits, or ``'unchanged'`` for the bands, their
+            order and their number type as they are stored (see :func:`read_bands`).
 
     Raises:
         ValueError: if this is no image, or one of more pixels than Pillow takes for an attack
             (``2 * PIL.Image.MAX_IMAGE_PIXELS``).
     """
 
-    def __init__(self, data: bytes, channel_order: ChannelOrder = 'bgr') -> None:
+    def __init__(self, data: bytes, channel_order: ChannelOrder = 'bgr', color_type: ColorType = 'color') -> None:
         if not data:
             raise ValueError('the file is empty')
         self.data = data
         self._channel_order = channel_order
+        self._color_type = color_type
         self._orientation = 1
         self._is_jpeg = data[:3] == b'\xff\xd8\xff'
         self._decoded: tuple[int, np.ndarray] | None = None
@@ -45,10 +51,18 @@ class EncodedImage:
                 raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
             # What libjpeg cannot bring to RGB itself.
             self._is_jpeg = colors not in ('CMYK', 'YCCK')
+            self._jpeg_colors = dict(color=channel_order, grayscale='gray').get(color_type)
+            if self._jpeg_colors is None:
+                self._jpeg_colors = 'gray' if colors == 'Gray' else 'rgb'
             # The tag lies in a segment near the start; asking Pillow is slower than this glance.
             if b'Exif\0\0' in data[:65536]:
                 self._orientation = Image.open(BytesIO(data)).getexif().get(_ORIENTATION, 1)
-        if not self._is_jpeg:
+        if not self._is_jpeg and color_type == 'unchanged':
+            self._decoded, self._orientation = (1, read_bands(data)), 1
+            height, width = self._decoded[1].shape[:2]
+        elif not self._is_jpeg:
+            if is_array(data):
+                raise ValueError("it is an array; color_type='unchanged' takes it as it is")
             # Pillow reads headers here and pixels later.
             self._image = Image.open(BytesIO(data))
             width, height = self._image.size
@@ -58,12 +72,14 @@ class EncodedImage:
         """Height and width as seen, that is after rotation."""
 
     def pixels(self, reduction: int = 1) -> np.ndarray:
-        """Decodes to (h, w, 3) uint8, which must not be written to: it is kept for the next call.
+        """Decodes to (h, w, C), which must not be written to: it is kept for the next call.
 
         Args:
             reduction: 1, 2, 4 or 8: height and width of a JPEG are divided by this, within its transform and hence
                 faster than a whole decode. Other formats come out whole.
         """
+        if self._color_type == 'unchanged' and not self._is_jpeg:
+            return self._decoded[1]
         if self._decoded is None or self._decoded[0] != reduction:
             self._decoded = reduction, self._decode_jpeg(reduction) if self._is_jpeg else self._decode_other()
         return self._decoded[1]
@@ -72,9 +88,11 @@ class EncodedImage:
         try:
             # libjpeg takes the smallest of its sizes that is not below these; 0 is the full one.
             least = [-(-side // reduction) if reduction > 1 else 0 for side in self._stored_size]
-            pixels = simplejpeg.decode_jpeg(self.data, self._channel_order, min_height=least[0], min_width=least[1])
+            pixels = simplejpeg.decode_jpeg(self.data, self._jpeg_colors, min_height=least[0], min_width=least[1])
         except ValueError:
             # simplejpeg stops at every remark of libjpeg's. Pillow lets harmless ones pass and refuses truncated files.
+            if self._color_type == 'unchanged':
+                return read_bands(self.data)
             self._image = Image.open(BytesIO(self.data))
             return self._decode_other()
         if self._orientation in _TRANSPOSED:
@@ -88,9 +106,14 @@ class EncodedImage:
     def _decode_other(self) -> np.ndarray:
         image = ImageOps.exif_transpose(self._image)
         if image.mode == 'F':
-            raise ValueError('its pixels are floating-point numbers, whose black and white are unknown')
+            raise ValueError(
+                "its pixels are floating-point numbers, whose black and white are unknown; color_type='unchanged' "
+                'keeps them as they are'
+            )
         if image.mode.startswith('I'):
             # Pillow itself would clip these 16 bits to 255.
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        if self._color_type == 'grayscale':
+            return np.array(image.convert('L'))[..., None]
         pixels = np.asarray(image.convert('RGB'))
         return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
