@@ -41,47 +41,36 @@ class EncodedImage:
         self.data = data
         self._channel_order = channel_order
         self._color_type = color_type
-        self._orientation = 1
-        self._is_jpeg = data[:3] == b'\xff\xd8\xff'
         self._decoded: tuple[int, np.ndarray] | None = None
-        if self._is_jpeg:
-            height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and height * width > 2 * limit:
-                raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
-            # What libjpeg cannot bring to RGB itself.
-            self._is_jpeg = colors not in ('CMYK', 'YCCK')
-            self._jpeg_colors = dict(color=channel_order, grayscale='gray').get(color_type)
-            if self._jpeg_colors is None:
-                self._jpeg_colors = 'gray' if colors == 'Gray' else 'rgb'
-            # The tag lies in a segment near the start; asking Pillow is slower than this glance.
-            if b'Exif\0\0' in data[:65536]:
-                self._orientation = Image.open(BytesIO(data)).getexif().get(_ORIENTATION, 1)
-        if not self._is_jpeg and color_type == 'unchanged':
-            self._decoded, self._orientation = (1, read_bands(data)), 1
-            height, width = self._decoded[1].shape[:2]
-        elif not self._is_jpeg:
-            if is_array(data):
-                raise ValueError("it is an array; color_type='unchanged' takes it as it is")
-            # Pillow reads headers here and pixels later.
-            self._image = Image.open(BytesIO(data))
-            width, height = self._image.size
-            self._orientation = self._image.getexif().get(_ORIENTATION, 1)
-        self._stored_size = height, width
-        self.size = (width, height) if self._orientation in _TRANSPOSED else (height, width)
+        # CMYK is left to Pillow, as libjpeg does not bring it to RGB.
+        self._stored_size, is_gray = _rgb_jpeg_header(data)
+        stored = 'gray' if is_gray else 'rgb'
+        self._jpeg_colors = dict(color=channel_order, grayscale='gray', unchanged=stored)[color_type]
+        self.size = self._stored_size
         """Height and width as seen, that is after rotation."""
+        if self._stored_size is None:
+            self._decoded = 1, self._decode_other()
+            self.size = self._decoded[1].shape[:2]
+            return
+        height, width = self._stored_size
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit and height * width > 2 * limit:
+            raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
+        # The tag lies in a segment near the start; asking Pillow takes longer than this glance.
+        exif = Image.open(BytesIO(data)).getexif() if b'Exif\0\0' in data[:65536] else {}
+        self._orientation = exif.get(_ORIENTATION, 1)
+        if self._orientation in _TRANSPOSED:
+            self.size = width, height
 
     def pixels(self, reduction: int = 1) -> np.ndarray:
-        """Decodes to (h, w, C), which must not be written to: it is kept for the next call.
+        """The pixels, (h, w, C), which must not be written to: they are kept for the next call.
 
         Args:
             reduction: 1, 2, 4 or 8: height and width of a JPEG are divided by this, within its transform and hence
                 faster than a whole decode. Other formats come out whole.
         """
-        if self._color_type == 'unchanged' and not self._is_jpeg:
-            return self._decoded[1]
-        if self._decoded is None or self._decoded[0] != reduction:
-            self._decoded = reduction, self._decode_jpeg(reduction) if self._is_jpeg else self._decode_other()
+        if self._stored_size is not None and (self._decoded is None or self._decoded[0] != reduction):
+            self._decoded = reduction, self._decode_jpeg(reduction)
         return self._decoded[1]
 
     def _decode_jpeg(self, reduction: int) -> np.ndarray:
@@ -91,9 +80,6 @@ class EncodedImage:
             pixels = simplejpeg.decode_jpeg(self.data, self._jpeg_colors, min_height=least[0], min_width=least[1])
         except ValueError:
             # simplejpeg stops at every remark of libjpeg's. Pillow lets harmless ones pass and refuses truncated files.
-            if self._color_type == 'unchanged':
-                return read_bands(self.data)
-            self._image = Image.open(BytesIO(self.data))
             return self._decode_other()
         if self._orientation in _TRANSPOSED:
             pixels = pixels.transpose(1, 0, 2)
@@ -104,7 +90,11 @@ class EncodedImage:
         return np.ascontiguousarray(pixels)
 
     def _decode_other(self) -> np.ndarray:
-        image = ImageOps.exif_transpose(self._image)
+        if self._color_type == 'unchanged':
+            return read_bands(self.data)
+        if is_array(self.data):
+            raise ValueError("it is an array; color_type='unchanged' takes it as it is")
+        image = ImageOps.exif_transpose(Image.open(BytesIO(self.data)))
         if image.mode == 'F':
             raise ValueError(
                 "its pixels are floating-point numbers, whose black and white are unknown; color_type='unchanged' "
@@ -117,3 +107,15 @@ class EncodedImage:
             return np.array(image.convert('L'))[..., None]
         pixels = np.asarray(image.convert('RGB'))
         return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
+
+
+def _rgb_jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """Height and width of a JPEG that libjpeg itself brings to RGB, and whether it is gray; None for any other file."""
+    if not data.startswith(b'\xff\xd8\xff'):
+        return None, False
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    # Broken headers; Pillow says what is wrong with them.
+    except (ValueError, KeyError):
+        return None, False
+    return None if colors in ('CMYK', 'YCCK') else (height, width), colors == 'Gray'

@@ -66,7 +66,9 @@ class IndexedImages(BaseDataset):
         """Opens the index, making it first if need be."""
         if self._fully_initialized:
             return
-        self._source = self.img_prefix or self.data_root or '.'
+        if not self.img_prefix:
+            raise ValueError('data_root and data_prefix are empty; name the folder of the images in one of them')
+        self._source = os.path.normpath(self.img_prefix)
         self._shards = find_shards(self._source)
         if self._shards:
             index = index_shards(self._shards, self.extensions, self.index_dir)

@@ -104,7 +104,9 @@ def _scan(path: str, extensions: tuple[str, ...]) -> list[tuple[str, int, int, s
                 # tarfile keeps every member that it has seen.
                 file.members = []
     except tarfile.TarError as error:
-        raise ValueError(f'{path} cannot be read as an uncompressed tar file ({error})') from error
+        raise ValueError(
+            f'{path} cannot be read as an uncompressed tar file ({error}); unpack or prepare it'
+        ) from error
     return [(name, offset, size, labels.get(key)) for name, offset, size, key in images]
 
 

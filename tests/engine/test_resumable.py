@@ -45,7 +45,7 @@ def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=
     cfg.model = dict(tiny_config(backbone=dict(drop_path_rate=0.2)), data_preprocessor=cfg.model.data_preprocessor)
     cfg.train_dataloader.update(batch_size=4, num_workers=workers, persistent_workers=workers > 0)
     cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
-    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    cfg.train_dataloader.dataset.pipeline[0].scale = 32
     cfg.train_cfg = (
         dict(type='ResumableEpochLoop', max_epochs=2) if by_epoch else dict(type='ResumableIterLoop', max_iters=STEPS)
     )

@@ -1,6 +1,6 @@
 """Fine-tunes the small encoder of 13 bands on classes that are folders.
 
-python tools/train.py configs/mae/benchmarks/vit-mini-p12_bands-120px.py --data-root data/bands \\
+python tools/train.py configs/mae/benchmarks/vit-mini-p12_bands-120px.py --data-root data/bands \
     --pretrained work_dirs/mae_vit-mini-p12_bands-120px/epoch_20.pth
 """
 

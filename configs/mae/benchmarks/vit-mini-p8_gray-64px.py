@@ -1,6 +1,6 @@
 """Fine-tunes the small encoder of one channel on classes that are folders.
 
-python tools/train.py configs/mae/benchmarks/vit-mini-p8_gray-64px.py --data-root data/gray \\
+python tools/train.py configs/mae/benchmarks/vit-mini-p8_gray-64px.py --data-root data/gray \
     --pretrained work_dirs/mae_vit-mini-p8_gray-64px/epoch_20.pth
 """
 
