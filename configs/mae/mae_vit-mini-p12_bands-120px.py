@@ -16,7 +16,7 @@ model = dict(
         nodata=0,
         non_blocking=True,
     ),
-    backbone=dict(img_size=120, patch_size=12, in_channels=13, mask_kind='block'),
+    backbone=dict(img_size=120, patch_size=12, in_channels=13),
 )
 bands = dict(scale=120, color_type='unchanged', nodata=0)
 crop = dict(type='LoadRandomCrop', crop_ratio_range=(0.5, 1.0), **bands)
