@@ -6,16 +6,25 @@ from io import BytesIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _NUMPY = b'\x93NUMPY'
 _PNG = b'\x89PNG\r\n\x1a\n'
 
 
-def is_array(data: bytes) -> bool:
-    """Whether the content of a file is a NumPy array."""
-    return data.startswith(_NUMPY)
+def open_image(data: bytes) -> Image.Image:
+    """Opens the content of a file with Pillow, turned as EXIF says.
+
+    Raises:
+        ValueError: if Pillow does not know its format.
+    """
+    try:
+        return ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    except UnidentifiedImageError:
+        bands = data.startswith((_NUMPY, *_TIFF))
+        hint = "is an array or an image of many bands, which color_type='unchanged' reads"
+        raise ValueError(f'its content {hint if bands else "is in no known image format"}') from None
 
 
 def read_bands(data: bytes) -> np.ndarray:
@@ -28,7 +37,7 @@ def read_bands(data: bytes) -> np.ndarray:
     Raises:
         ValueError: if there are more axes than height, width and bands, or more pixels than Pillow takes for an attack.
     """
-    if is_array(data):
+    if data.startswith(_NUMPY):
         pixels = _bands_last(np.load(BytesIO(data), allow_pickle=False))
     elif data.startswith(_TIFF):
         pixels = _read_tiff(data)
@@ -39,7 +48,7 @@ def read_bands(data: bytes) -> np.ndarray:
             raise ValueError('the PNG file is damaged')
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
     else:
-        image = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+        image = open_image(data)
         pixels = np.asarray(image.convert({'1': 'L', 'P': 'RGB', 'PA': 'RGBA'}.get(image.mode, image.mode)))
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in 'biuf':
         raise ValueError(f'an array of shape {pixels.shape} and type {pixels.dtype} is no image (H, W, C)')

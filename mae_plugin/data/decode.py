@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
-from .bands import is_array, read_bands
+from .bands import open_image, read_bands
 
 ChannelOrder = Literal['bgr', 'rgb']
 ColorType = Literal['color', 'grayscale', 'unchanged']
@@ -92,9 +92,7 @@ class EncodedImage:
     def _decode_other(self) -> np.ndarray:
         if self._color_type == 'unchanged':
             return read_bands(self.data)
-        if is_array(self.data):
-            raise ValueError("it is an array; color_type='unchanged' takes it as it is")
-        image = ImageOps.exif_transpose(Image.open(BytesIO(self.data)))
+        image = open_image(self.data)
         if image.mode == 'F':
             raise ValueError(
                 "its pixels are floating-point numbers, whose black and white are unknown; color_type='unchanged' "

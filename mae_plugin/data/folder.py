@@ -41,7 +41,7 @@ def index_folder(root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, inde
         raise FileNotFoundError(f'the folder of images {root} does not exist')
 
     def make() -> Index:
-        files, dates = _scan(root, extensions)
+        files, dates = scan_folder(root, extensions)
         text, ends = Names.arrays(files)
         folder_text, folder_ends = Names.arrays(dates)
         arrays = dict(text=text, ends=ends, folder_text=folder_text, folder_ends=folder_ends)
@@ -59,7 +59,7 @@ def index_folder(root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, inde
     return cached_index(f'{root} ({" ".join(sorted(extensions))})', index_dir, is_current, make)
 
 
-def _scan(root: str, extensions: tuple[str, ...]) -> tuple[list[str], dict[str, int]]:
+def scan_folder(root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> tuple[list[str], dict[str, int]]:
     """Lists images, and folders with their dates, by path below root."""
     files: list[str] = []
     dates: dict[str, int] = {}

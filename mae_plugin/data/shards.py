@@ -49,7 +49,7 @@ def index_shards(
     def make() -> Index:
         states = [_state(path) for path in paths]
         with ThreadPoolExecutor(min(8, len(paths))) as pool:
-            scans = pool.map(lambda path: _scan(path, extensions), paths)
+            scans = pool.map(lambda path: scan_shard(path, extensions), paths)
             members = [
                 (shard, *member)
                 for shard, scan in enumerate(track(scans, 'indexing shards', total=len(paths), transient=True))
@@ -85,7 +85,7 @@ def _state(path: str) -> list:
     return [path, status.st_size, status.st_mtime_ns]
 
 
-def _scan(path: str, extensions: tuple[str, ...]) -> list[tuple[str, int, int, str | None]]:
+def scan_shard(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> list[tuple[str, int, int, str | None]]:
     """Name, offset, size and label of every image in a tar file."""
     images, labels = [], {}
     try:

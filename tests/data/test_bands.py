@@ -107,8 +107,9 @@ def test_what_is_no_image():
     ):
         with pytest.raises(ValueError, match=said):
             read_bands(data)
-    with pytest.raises(ValueError, match="array; color_type='unchanged' takes it as it is"):
-        EncodedImage(npy(np.zeros((4, 4))))
+    for data in (npy(np.zeros((4, 4))), tiff(np.zeros((40, 50, 13), np.uint16), planarconfig='contig')):
+        with pytest.raises(ValueError, match="image of many bands, which color_type='unchanged' reads"):
+            EncodedImage(data)
 
 
 @pytest.mark.parametrize('kind', ['LoadRandomCrop', 'LoadCenterCrop'])

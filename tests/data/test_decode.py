@@ -125,7 +125,7 @@ def test_harmless_remarks_of_libjpeg_pass():
     ('data', 'reason'),
     [
         (b'', 'the file is empty'),
-        (b'no image at all', 'cannot identify'),
+        (b'no image at all', 'in no known image format'),
         (encode(noise(), 'JPEG')[:-2000], 'truncated'),
         (encode(noise(), 'PNG')[:-2000], 'truncated'),
         (encode(noise(), 'JPEG')[:12], 'Truncated'),

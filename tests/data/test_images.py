@@ -61,7 +61,7 @@ def scans(monkeypatch):
     """How often folders were scanned."""
     calls = []
     monkeypatch.setattr(
-        folder_module, '_scan', lambda *args, _scan=folder_module._scan: calls.append(1) or _scan(*args)
+        folder_module, 'scan_folder', lambda *args, _scan=folder_module.scan_folder: calls.append(1) or _scan(*args)
     )
     return calls
 
