@@ -9,6 +9,12 @@ from mae_plugin.engine import CompileHook
 from .test_resumable import images, train  # noqa: F401  (a fixture)
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    """torch counts the graphs of a function over all models of a process, and stops compiling at the eighth."""
+    torch.compiler.reset()
+
+
 def loss_and_gradients(model, inputs, noise, mask=True):
     model.zero_grad()
     loss = model.loss(inputs, mask=mask, noise=None if mask is not True else noise)['loss']
