@@ -39,6 +39,7 @@ setup(
         'rich',
         'safetensors',
         'simplejpeg',
+        'tifffile',
     ],
     extras_require={
         'openmmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.2.0', 'mmpretrain>=1.2.0'],

@@ -61,6 +61,7 @@ def test_nothing_but_the_promised_names_changes():
     names = {'MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead'}
     assert replaced == {('MODELS', name) for name in names} | {('hub', name) for name in PARAMETERS}
     assert added == {
+        ('MODELS', 'BandDataPreprocessor'),
         ('OPTIM_WRAPPERS', 'AutoAmpOptimWrapper'),
         ('PARAM_SCHEDULERS', 'WarmupCosineLR'),
         ('OPTIM_WRAPPER_CONSTRUCTORS', 'MergedLayerDecayConstructor'),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from mmengine.logging import print_log
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
+from ..models.fit import spread_input, spread_prediction
 from .sizes import sizes_of
 
 _POSITIONS = ('backbone.pos_embed', 'neck.decoder_pos_embed')
@@ -39,8 +39,7 @@ def resize_positions(
 def change_channels(state_dict: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     """Fits the patch projection and the decoder's predictions to images of another number of channels.
 
-    From C to N channels, channel j takes the weights of channel j mod C times C / N, so that images whose channels
-    repeat give the response that they gave before. The predictions of channel j are those of channel j mod C.
+    By the rule of :func:`spread_input` and :func:`spread_prediction`, as weights are when a model loads them.
 
     Raises:
         ValueError: for no channels.
@@ -51,12 +50,9 @@ def change_channels(state_dict: dict[str, Tensor], channels: int) -> dict[str, T
     before = projection.shape[1]
     if channels == before:
         return state_dict
-    index = torch.arange(channels) % before
-    changed = {'backbone.patch_embed.projection.weight': projection[:, index] * (before / channels)}
+    changed = {'backbone.patch_embed.projection.weight': spread_input(projection, channels)}
     for key in ('neck.decoder_pred.weight', 'neck.decoder_pred.bias'):
         if key in state_dict:
-            # A patch is laid out pixel by pixel, channels last.
-            rows = state_dict[key].unflatten(0, (-1, before))
-            changed[key] = rows[:, index].flatten(0, 1)
+            changed[key] = spread_prediction(state_dict[key], before, channels)
     print_log(f'Changed {" and ".join(changed)} from {before} to {channels} channels.', 'current')
     return {**state_dict, **changed}

@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import RandomResizedCrop
 
 from ..models.functional import pair
-from .decode import ChannelOrder, EncodedImage
+from .bands import has_no_data
+from .decode import ChannelOrder, ColorType, EncodedImage
 from .faults import SkippedImages
 
 Box = tuple[float, float, float, float]
@@ -28,6 +29,8 @@ class _LoadCrop(BaseTransform):
         scale: int | tuple[int, int],
         interpolation: str = 'bicubic',
         channel_order: ChannelOrder = 'bgr',
+        color_type: ColorType = 'color',
+        nodata: float | str | None = None,
         reduce: bool = False,
         on_error: str = 'raise',
         max_skipped: float = 0.1,
@@ -35,6 +38,7 @@ class _LoadCrop(BaseTransform):
         for name, value, known in (
             ('interpolation', interpolation, ('bicubic', 'bilinear')),
             ('channel_order', channel_order, ('bgr', 'rgb')),
+            ('color_type', color_type, ('color', 'grayscale', 'unchanged')),
             ('on_error', on_error, ('skip', 'raise')),
         ):
             if value not in known:
@@ -42,13 +46,15 @@ class _LoadCrop(BaseTransform):
         self.scale = pair(scale)
         self.interpolation = interpolation
         self.channel_order = channel_order
+        self.color_type = color_type
+        self.nodata = None if nodata is None else float(nodata)
         self.reduce = reduce
         self.on_error = on_error
         self.skipped = SkippedImages(max_skipped)
         self._last: EncodedImage | None = None
 
     def transform(self, results: dict) -> dict | None:
-        """Adds ``img`` (h, w, 3) uint8, or gives None for an image that is to be skipped.
+        """Adds ``img`` (h, w, C), uint8 unless pixels are left unchanged, or gives None for an image to skip.
 
         Args:
             results: with ``img_path`` (any address that mmengine reads), or ``img_bytes``, the file's content (then
@@ -80,7 +86,7 @@ class _LoadCrop(BaseTransform):
             data = get(path) if '://' in path else Path(path).read_bytes()
         # Several crops of one image come one after the other (ResumableSampler's repeats); it is decoded once.
         if self._last is None or self._last.data != data:
-            self._last = EncodedImage(data, self.channel_order)
+            self._last = EncodedImage(data, self.channel_order, self.color_type)
         return self._last
 
     def _resize(self, size: tuple[int, int], pixels, box: Box, target: tuple[int, int]) -> np.ndarray:
@@ -95,7 +101,8 @@ class _LoadCrop(BaseTransform):
             across, along = img.shape[0] / size[0], img.shape[1] / size[1]
             top, height, left, width = top * across, height * across, left * along, width * along
         top, left = round(top), round(left)
-        return resize(img[top : top + round(height), left : left + round(width)], target, self.interpolation)
+        img = img[top : top + round(height), left : left + round(width)]
+        return resize(img, target, self.interpolation, self.nodata)
 
 
 # A reduced crop keeps this many times the pixels of the output along each side; docs/data.md has what it costs.
@@ -116,6 +123,9 @@ class LoadRandomCrop(_LoadCrop):
         flip_prob: chance of a horizontal flip.
         interpolation: ``'bicubic'`` or ``'bilinear'``, both antialiased.
         channel_order: ``'bgr'``, as mmpretrain's pipelines pass images on, or ``'rgb'``.
+        color_type: ``'color'``, ``'grayscale'``, or ``'unchanged'`` for images of any bands and number type.
+        nodata: pixels whose bands all have this value, or, if it is NaN, any, hold no data; resizing does not mix
+            them with others (see :class:`BandDataPreprocessor`).
         reduce: decode JPEGs at half, a quarter or an eighth of their size where the part is that much larger than the
             output: faster, with slightly other pixels.
         on_error: ``'skip'`` lets another image take the place of one that cannot be read, ``'raise'`` ends the run.
@@ -182,14 +192,23 @@ class LoadCenterCrop(_LoadCrop):
         return results
 
 
-def resize(img: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic') -> np.ndarray:
+def resize(
+    img: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic', nodata: float | None = None
+) -> np.ndarray:
     """Resizes (H, W, C) with antialiasing to a new array of that size and dtype.
 
     Within rounding of Pillow's resize for uint8, the only type that torch resizes with vectorised integer arithmetic;
-    others take the way over float32.
+    others take the way over float32. All that would be mixed with pixels without data becomes ``nodata`` as well.
     """
     if img.shape[:2] == size:
         return img.copy()
+    empty = None if nodata is None else has_no_data(img, nodata)
+    if empty is not None and empty.any():
+        filled = np.where(empty[..., None], img[~empty].mean(axis=0) if not empty.all() else 0, img).astype(img.dtype)
+        out = resize(filled, size, interpolation)
+        share = resize(empty[..., None].astype(np.float32), size, interpolation)[..., 0]
+        out[np.abs(share) > 1e-6] = nodata
+        return out
     # Tensors have no negative strides.
     img = np.ascontiguousarray(img) if min(img.strides) < 0 else img
     tensor = torch.from_numpy(img if img.dtype in (np.uint8, np.float32) else img.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Weights that are not the model's end a run before it begins."""
+"""Weights that are not the model's end a run before it begins; those of another size are brought to the model's."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ import re
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+from mmpretrain.models import VisionTransformer
+from torch import nn
 
-from ..models.fit import check_fit
+from ..models import MAEViT
+from ..models.fit import check_fit, fit_encoder, stored_grid
 
 
 class WeightsFitHook(Hook):
     """Refuses checkpoints of another architecture, where mmengine lists their keys and trains from random weights.
 
     Looks at every module with ``init_cfg=dict(type='Pretrained', …)``, and at what ``load_from`` and resuming load.
+    Lets mmpretrain's ``VisionTransformer`` take weights for another number of channels, or for a grid of patches that
+    is not square, as :class:`MAEViT` does by itself.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
-        if not isinstance(runner._train_loop, BaseLoop):
-            # Evaluation builds no training loop, and loads none of these.
-            return
+        # Evaluation builds no training loop, and loads none of these.
+        trains = isinstance(runner._train_loop, BaseLoop)
         for module in runner.model.modules():
+            grid = None
             init_cfg = getattr(module, 'init_cfg', None)
-            if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            if trains and isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
                 path, prefix = init_cfg['checkpoint'], init_cfg.get('prefix') or ''
                 weights = _weights(CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent'))
                 part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
                 check_fit(part or weights, module, path)
+                grid = stored_grid(weights, prefix)
+            if isinstance(module, VisionTransformer) and not isinstance(module, MAEViT):
+                _fit_when_loaded(module, grid)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compares a whole checkpoint with the model."""
@@ -36,7 +44,7 @@ class WeightsFitHook(Hook):
         if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         source = runner._load_from or 'the checkpoint'
-        check_fit(_weights(checkpoint), model, source)
+        check_fit(_weights(checkpoint), model, source, exact=runner._resume)
         if runner._resume and not checkpoint.get('meta'):
             raise ValueError(
                 f'{source} holds weights alone, not the run that they come from, so there is nothing to resume; start '
@@ -44,6 +52,19 @@ class WeightsFitHook(Hook):
             )
 
 
+def _fit_when_loaded(encoder: VisionTransformer, grid: tuple[int, int] | None) -> None:
+    def fit(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict, *_: object) -> None:
+        fit_encoder(module, state_dict, prefix, local_metadata.get('grid') or grid)
+
+    handle = encoder.register_load_state_dict_pre_hook(fit)
+    # mmpretrain's own, which takes every grid for a square, comes after it and finds nothing left to do.
+    encoder._load_state_dict_pre_hooks.move_to_end(handle.id, last=False)
+
+
 def _weights(checkpoint: dict) -> dict:
     """The weights in a checkpoint, as mmengine takes them."""
-    return {re.sub('^module.', '', key): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+    weights = checkpoint.get('state_dict', checkpoint)
+    named = type(weights)((re.sub('^module.', '', key), value) for key, value in weights.items())
+    if hasattr(weights, '_metadata'):
+        named._metadata = weights._metadata
+    return named

@@ -38,7 +38,8 @@ class MAE(BaseSelfSupervisor):
         init_cfg: mmengine initialisation config.
 
     Raises:
-        ValueError: if decoder or head name a size that is not the backbone's.
+        ValueError: if decoder or head name a size that is not the backbone's, or the means of the data preprocessor
+            are for another number of channels.
     """
 
     def __init__(
@@ -78,6 +79,12 @@ class MAE(BaseSelfSupervisor):
             if predicted != pixels:
                 raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
 
+        mean = getattr(self.data_preprocessor, 'mean', None)
+        if isinstance(mean, Tensor) and isinstance(backbone, MAEViT) and len(mean) not in (1, backbone.in_channels):
+            raise ValueError(
+                f'the data_preprocessor has a mean of {len(mean)} channels, but the backbone takes '
+                f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes any number of them)'
+            )
         self._compiled: Callable | None = None
         self._loads_a_part = False
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
@@ -111,20 +118,28 @@ class MAE(BaseSelfSupervisor):
 
         Args:
             inputs: (B, C, H, W), normalised pixels.
-            data_samples: not used.
-            mask: True for a random mask, or the mask itself, (B, L) with 1 = removed.
+            data_samples: patches with a pixel of their ``nodata``, (H, W) bool, are left out if they have it.
+            mask: True for a mask of the backbone's kind, or the mask itself, as for :meth:`MAEViT.forward`.
             noise: (B, L) to draw the mask from, the smallest kept.
 
         Returns:
             ``dict(loss=...)`` with a scalar.
         """
+        counts = self._patches_with_data(data_samples)
         if not self._works_on_removed_only():
             pred, mask = self._predict(inputs, mask, noise)
-            return dict(loss=self.head.loss(pred, inputs, mask))
+            return dict(loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts))
         _refuse_no_mask(mask)
         # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
         masking = self.backbone.make_masking(inputs, mask, noise)
-        return dict(loss=self._compiled_or_not(inputs, masking))
+        return dict(loss=self._compiled_or_not(inputs, masking, counts))
+
+    def _patches_with_data(self, data_samples: list[DataSample] | None) -> Tensor | None:
+        """(B, L) bool, or None if nothing says that pixels lack data."""
+        if not data_samples or 'nodata' not in data_samples[0]:
+            return None
+        nodata = torch.stack([sample.nodata for sample in data_samples])
+        return ~F.mask_from_pixels(nodata, self.head.patch_size)
 
     def compile(self, **options) -> None:
         """Compiles what leads from normalised images and a masking to the loss, in place; weights keep their names.
@@ -135,17 +150,17 @@ class MAE(BaseSelfSupervisor):
         Args:
             **options: arguments of ``torch.compile``.
         """
-        self._compiled = torch.compile(self._loss_of_removed, **{'dynamic': False, **options})
+        self._compiled = torch.compile(self._loss_of_removed, **options)
 
-    def _compiled_or_not(self, inputs: Tensor, masking: F.Masking) -> Tensor:
+    def _compiled_or_not(self, inputs: Tensor, masking: F.Masking, counts: Tensor | None) -> Tensor:
         if self._compiled is not None:
             try:
-                return self._compiled(inputs, masking)
+                return self._compiled(inputs, masking, counts)
             except TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
                 print_log(f'torch.compile does not work here ({reason}); going on without it.', logger='current')
                 self._compiled = None
-        return self._loss_of_removed(inputs, masking)
+        return self._loss_of_removed(inputs, masking, counts)
 
     def __getstate__(self) -> dict:
         # A copy must not go on using the weights of its original; it can be compiled again.
@@ -157,13 +172,13 @@ class MAE(BaseSelfSupervisor):
         ours = all(type(getattr(self, part)) is kind for part, kind in kinds.items())
         return ours and type(self.head.loss_module) is PixelReconstructionLoss
 
-    def _loss_of_removed(self, inputs: Tensor, masking: F.Masking) -> Tensor:
+    def _loss_of_removed(self, inputs: Tensor, masking: F.Masking, counts: Tensor | None) -> Tensor:
         grid = F.patch_grid(inputs, self.backbone.patch_size)
         latent, mask, ids_restore = self.backbone(inputs, masking)
         if masking.ids_removed.shape[1] == 0:
             return self.head.loss(self.neck(latent, ids_restore, grid), inputs, mask)
         pred = self.neck(latent, ids_restore, grid, removed_only=True)
-        return self.head.loss_of_removed(pred, inputs, masking.ids_removed)
+        return self.head.loss_of_removed(pred, inputs, masking.ids_removed, counts)
 
     @torch.no_grad()
     def reconstruct(
@@ -173,7 +188,7 @@ class MAE(BaseSelfSupervisor):
 
         Args:
             inputs: (B, C, H, W), normalised pixels.
-            mask: True for a random mask, or the mask itself, (B, L) with 1 = removed.
+            mask: True for a mask of the backbone's kind, or the mask itself, as for :meth:`MAEViT.forward`.
             noise: (B, L) to draw the mask from, the smallest kept.
 
         Returns:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import functional as F
+from .fit import fit_positions, remember_grid, spread_prediction
 from .initialize import initialize_as_official
 
 
@@ -76,7 +77,8 @@ class MAEPretrainDecoder(BaseModule):
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim)
         initialize_as_official(self)
-        self.register_load_state_dict_pre_hook(_resize_to_grid)
+        self.register_load_state_dict_pre_hook(_fit)
+        self.register_state_dict_post_hook(remember_grid)
 
     @property
     def decoder_norm(self) -> nn.Module:
@@ -145,14 +147,18 @@ class DecoderLayer(TransformerEncoderLayer):
         return self.ffn(self.ln2(x), identity=x)
 
 
-def _resize_to_grid(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, *_: object) -> None:
-    """Brings the position embedding of a checkpoint, taken as square, to the decoder's grid."""
-    name = f'{prefix}decoder_pos_embed'
-    stored, own = state_dict.get(name), decoder.decoder_pos_embed
-    if stored is not None and stored.shape != own.shape and stored.shape[2:] == own.shape[2:]:
-        side = math.isqrt(stored.shape[1] - 1)
-        print_log(f'Resizing {name} from {side} x {side} to {decoder.grid_size}.', logger='current')
-        state_dict[name] = resize_pos_embed(stored, (side, side), decoder.grid_size)
+def _fit(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, local_metadata: dict, *_: object) -> None:
+    """Brings weights to the decoder's grid and channels."""
+    fit_positions(state_dict, f'{prefix}decoder_pos_embed', decoder.grid_size, local_metadata.get('grid'))
+    pixels, own = math.prod(decoder.patch_size), decoder.decoder_pred
+    for name, parameter in own.named_parameters():
+        key = f'{prefix}decoder_pred.{name}'
+        stored = state_dict.get(key)
+        predicts_pixels = own.out_features == pixels * decoder.in_chans
+        if stored is not None and len(stored) != len(parameter) and predicts_pixels and len(stored) % pixels == 0:
+            before = len(stored) // pixels
+            state_dict[key] = spread_prediction(stored, before, decoder.in_chans)
+            print_log(f'Changed {key} from {before} to {decoder.in_chans} channels.', 'current')
 
 
 def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:

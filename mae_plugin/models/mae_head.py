@@ -59,26 +59,35 @@ class MAEPretrainHead(BaseModule):
         return patches
 
     def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The mean loss over removed patches; exactly 0, with zero gradients, if none was removed.
+        """The mean loss over removed patches; exactly 0, with zero gradients, if there is none.
 
         Args:
             pred: (B, L, ph * pw * C), the decoder's predictions.
             target: (B, C, H, W), the images.
             mask: (B, L), 1 = removed.
         """
-        # With an empty mask the loss module divides 0 by 0; over every patch, times zero, it has the right limit.
-        some = mask.any()
-        return self.loss_module(pred, self.construct_target(target), torch.where(some, mask, 1)) * some
+        return self._mean(pred, self.construct_target(target), mask)
 
-    def loss_of_removed(self, pred: Tensor, target: Tensor, ids_removed: Tensor) -> Tensor:
+    def loss_of_removed(
+        self, pred: Tensor, target: Tensor, ids_removed: Tensor, counts: Tensor | None = None
+    ) -> Tensor:
         """The same number as :meth:`loss` from the predictions of the removed patches alone.
 
         Args:
             pred: (B, K, ph * pw * C), the decoder's predictions.
             target: (B, C, H, W), the images.
             ids_removed: (B, K) their patches; at least one in a row.
+            counts: (B, L) bool, False for patches to leave out; all count if None.
         """
-        return self.loss_module(pred, self.construct_target(target, ids_removed), torch.ones_like(ids_removed))
+        targets = self.construct_target(target, ids_removed)
+        if counts is None:
+            return self.loss_module(pred, targets, torch.ones_like(ids_removed))
+        return self._mean(pred, targets, counts.gather(1, ids_removed).float())
+
+    def _mean(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        # With an empty mask the loss module divides 0 by 0; over every patch, times zero, it has the right limit.
+        some = mask.any()
+        return self.loss_module(pred, target, torch.where(some, mask, 1)) * some
 
     def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Brings predictions back to the space of the images.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import mmcv
+import numpy as np
 import torch
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import functional as F
+from .fit import fit_encoder, remember_grid
 from .initialize import initialize_as_official
 
 
@@ -40,6 +44,13 @@ class MAEViT(VisionTransformer):
         in_channels: channels of the input images.
         with_cp: keep only what goes into each layer and compute the rest again for the backward pass, in masked
             training: less memory for a third more time.
+        mask_kind: how masks are drawn: ``'random'``, ``'block'`` for rectangles, ``'grid'`` for an even spread, or
+            the path of an ``.npy`` file or an image of ``img_size`` whose pixels that are not 0 are always removed,
+            with every patch that holds one.
+
+    Raises:
+        ValueError: if the patches do not tile ``img_size``, or an argument is out of range.
+        FileNotFoundError: if there is no such mask.
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class MAEViT(VisionTransformer):
         init_cfg: dict | list[dict] | None = None,
         in_channels: int = 3,
         with_cp: bool = False,
+        mask_kind: str = 'random',
     ) -> None:
         F.check_mask_ratio(mask_ratio)
         super().__init__(
@@ -93,6 +105,14 @@ class MAEViT(VisionTransformer):
             and projection.dilation == (1, 1)
             and projection.groups == 1
         )
+        F.patch_grid(self.img_size, self.patch_size)
+        self.mask_kind = mask_kind
+        self.register_buffer('fixed_mask', None, persistent=False)
+        if mask_kind not in F.MASK_KINDS:
+            fixed = F.mask_from_pixels(_read_mask(mask_kind, self.img_size), self.patch_size)
+            self.fixed_mask = F.masking_from_mask(fixed, (1, self.num_patches)).mask
+            self._num_visible = self.num_patches - int(fixed.sum())
+        self.register_state_dict_post_hook(remember_grid)
         self.pos_embed.requires_grad = False
         self.pos_embed.data.copy_(F.sincos_position_embedding(self.patch_resolution, self.embed_dims))
         initialize_as_official(self)
@@ -113,10 +133,12 @@ class MAEViT(VisionTransformer):
 
         Args:
             x: (B, C, H, W), normalised pixels.
-            mask: True draws a random mask; a bool or 0/1 tensor (B, L) with 1 = removed is used as it is (visible
-                tokens then stand in raster order); a masking that :meth:`make_masking` gave; False or None encodes
-                the whole image.
-            noise: (B, L) to draw the mask from, the smallest kept; one ``torch.rand(B, L)`` if left out.
+            mask: True draws a mask of the kind ``mask_kind``; a bool or 0/1 tensor (B, L) with 1 = removed is used as
+                it is (visible tokens then stand in raster order), and so is one of pixels, (B, H, W) or (1, H, W),
+                for the patches that hold any; a masking that :meth:`make_masking` gave; False or None encodes the
+                whole image.
+            noise: (B, L), uniform, to draw the mask from; of random masks the smallest are kept. One
+                ``torch.rand(B, L)`` if left out.
 
         Returns:
             With a mask: ``latent`` (B, 1 + L_visible, D), ``mask`` (B, L) float with 1 = removed, and ``ids_restore``
@@ -151,12 +173,33 @@ class MAEViT(VisionTransformer):
                 raise ValueError(f'mask={mask!r} is neither True, False, None nor a tensor of shape {shape}')
             if noise is not None:
                 raise ValueError('mask and noise were both given; the mask says it all, so leave the noise out')
+            if mask.ndim == 3:
+                mask = self._of_patches(mask, x)
             return F.masking_from_mask(mask.to(x.device), shape)
+        if noise is None and self.fixed_mask is not None:
+            size, own = tuple(x.shape[2:]), tuple(self.img_size)
+            if size != own:
+                raise ValueError(f'the mask {self.mask_kind} is for images of {own} pixels, not {size}')
+            return F.masking_from_noise(self.fixed_mask.expand(shape), self._num_visible)
         if noise is None:
             noise = torch.rand(shape, device=x.device)
         elif tuple(noise.shape) != shape:
             raise ValueError(f'noise has shape {tuple(noise.shape)}, but these images need {shape}, (images, patches)')
-        return F.masking_from_noise(noise.to(x.device), F.num_visible(shape[1], self.mask_ratio))
+        arrange = F.MASK_KINDS.get(self.mask_kind, F.MASK_KINDS['random'])
+        return F.masking_from_noise(arrange(noise.to(x.device), grid), F.num_visible(shape[1], self.mask_ratio))
+
+    def _of_patches(self, mask: Tensor, x: Tensor) -> Tensor:
+        """A mask of pixels, (B, H, W) or (1, H, W), as one of patches, (B, L)."""
+        if mask.shape[0] not in (1, len(x)) or mask.shape[1:] != x.shape[2:]:
+            raise ValueError(
+                f'a mask of pixels for these images is {(len(x), *x.shape[2:])} or {(1, *x.shape[2:])}, '
+                f'not {tuple(mask.shape)}'
+            )
+        return F.mask_from_pixels(mask, self.patch_size).expand(len(x), -1)
+
+    def _prepare_pos_embed(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
+        """Called before weights are loaded; ``VisionTransformer``'s own takes every grid for a square."""
+        fit_encoder(self, state_dict, prefix, local_metadata.get('grid'))
 
     def _embed(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Projects the visible patches alone: (B, C, H, W) -> (B, L_visible, D)."""
@@ -168,3 +211,13 @@ class MAEViT(VisionTransformer):
         weight = embed.projection.weight.permute(0, 2, 3, 1).flatten(1)
         tokens = nn.functional.linear(visible, weight, embed.projection.bias)
         return tokens if embed.norm is None else embed.norm(tokens)
+
+
+def _read_mask(path: str, size: tuple[int, int]) -> Tensor:
+    """Reads a mask of pixels (H, W) of the given size, bool."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'mask_kind={path!r} is neither {", ".join(F.MASK_KINDS)} nor a file')
+    mask = np.load(path) if path.endswith('.npy') else mmcv.imread(path, 'grayscale')
+    if mask.shape != tuple(size):
+        raise ValueError(f'the mask {path} has shape {mask.shape}, but img_size is {tuple(size)}')
+    return torch.from_numpy(mask != 0)

@@ -9,6 +9,12 @@ from mae_plugin.engine import CompileHook
 from .test_resumable import images, train  # noqa: F401  (a fixture)
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    """torch counts the graphs of a function over all models of a process, and stops compiling at the eighth."""
+    torch.compiler.reset()
+
+
 def loss_and_gradients(model, inputs, noise, mask=True):
     model.zero_grad()
     loss = model.loss(inputs, mask=mask, noise=None if mask is not True else noise)['loss']
@@ -38,6 +44,22 @@ def test_same_loss_and_gradients(build_tiny, bfloat16):
             assert (gradients[name] - gradient).norm() <= tolerance * gradient.norm() + 1e-8, name
     assert compiled._compiled is not None
     assert compiled.state_dict().keys() == eager.state_dict().keys()
+
+
+def test_other_sizes_are_one_more_graph(build_tiny):
+    """Whole graphs throughout: one for the usual size, which is used again, and few for all others."""
+    from torch._dynamo.testing import CompileCounter
+
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
+    eager, counter = build_tiny(backbone=dict(arch=arch), neck=dict(decoder_depth=1)), CompileCounter()
+    compiled = copy.deepcopy(eager)
+    compiled.compile(fullgraph=True, backend=counter)
+    for size in ((32, 32), (64, 32), (24, 40), (40, 40), (32, 32), (48, 40)):
+        inputs, noise = torch.randn(2, 3, *size), torch.rand(2, size[0] * size[1] // 64)
+        torch.testing.assert_close(
+            compiled.loss(inputs, noise=noise)['loss'], eager.loss(inputs, noise=noise)['loss'], rtol=1e-5, atol=0
+        )
+    assert compiled._compiled is not None and counter.frame_count <= 3
 
 
 def test_masks_do_not_depend_on_the_mode(build_tiny):

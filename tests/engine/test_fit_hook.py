@@ -1,8 +1,13 @@
 """A checkpoint of another architecture ends a run, and `get_model`, with a sentence."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mae_plugin.engine import WeightsFitHook
+from mmengine.runner import BaseLoop, load_checkpoint
 from mmpretrain import get_model
+from mmpretrain.registry import MODELS
 
 from ..conftest import FINETUNE, PRETRAIN, SMALL_FINETUNE, SMALL_PRETRAIN, run
 
@@ -55,3 +60,34 @@ def test_weights_alone_cannot_be_resumed(imagenet, tmp_path):
     arguments = ['--data-root', imagenet, '--work-dir', tmp_path, '--resume', tmp_path / 'alone.pth']
     done = run('tools/train.py', PRETRAIN, *arguments, '--cfg-options', *SMALL_PRETRAIN, fails=True)
     assert 'alone.pth holds weights alone' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
+def test_vision_transformer_takes_other_channels_and_rectangles(build_tiny, tmp_path, way):
+    """mmpretrain's encoder of 13 channels and 8 x 4 patches from ours of 3 channels and 2 x 8."""
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    source = build_tiny(backbone=dict(img_size=(16, 64)))
+    path = str(tmp_path / 'rgb.pth')
+    torch.save(dict(state_dict=source.state_dict(), meta={}), path)
+    init_cfg = dict(type='Pretrained', prefix='backbone.', checkpoint=path) if way == 'init_cfg' else None
+    backbone = dict(
+        type='VisionTransformer', arch=arch, img_size=(64, 32), patch_size=8, in_channels=13, out_type='raw'
+    )
+    head = dict(type='LinearClsHead', in_channels=32, num_classes=3)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=dict(**backbone, init_cfg=init_cfg), head=head))
+    hook, runner = WeightsFitHook(), SimpleNamespace(model=model, _load_from=path, _resume=False)
+    runner._train_loop = type('Loop', (BaseLoop,), dict(run=None))(None, None)
+    hook.before_run(runner)
+    if way == 'init_cfg':
+        model.init_weights()
+    else:
+        hook.after_load_checkpoint(runner, torch.load(path, weights_only=True))
+        load_checkpoint(model, path)
+    grey = torch.randn(2, 1, 64, 32)
+    (features,) = model.backbone(grey.expand(-1, 13, -1, -1))
+    # Ours resizes as it goes, and the reference sees three channels.
+    (expected,) = source.extract_feat(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    runner._resume = True
+    with pytest.raises(ValueError, match='another shape'):
+        hook.after_load_checkpoint(runner, torch.load(path, weights_only=True))

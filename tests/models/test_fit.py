@@ -1,8 +1,9 @@
-"""Weights of another architecture are refused in a sentence; parts that only one side has are allowed."""
+"""Weights of another architecture are refused in a sentence; those of another size are brought to the model's."""
 
 import pytest
 import torch
-from mae_plugin.models.fit import check_fit
+from mae_plugin.models.fit import check_fit, source_grid, spread_input, spread_prediction
+from mmengine.runner import load_checkpoint
 
 
 def test_a_part_is_enough(build_tiny):
@@ -61,3 +62,98 @@ def test_another_grid_is_resized(build_tiny):
         expected = torch.nn.functional.interpolate(grid, (6, 6), mode='bicubic', align_corners=False)
         torch.testing.assert_close(new[:, 1:], expected.flatten(2).transpose(1, 2))
         torch.testing.assert_close(new[:, :1], old[:, :1])
+
+
+def resized(positions, before, after):
+    """By torch's bicubic interpolation, the first token left alone."""
+    grid = positions[:, 1:].reshape(1, *before, -1).permute(0, 3, 1, 2)
+    tokens = torch.nn.functional.interpolate(grid, after, mode='bicubic', align_corners=False)
+    return torch.cat([positions[:, :1], tokens.flatten(2).transpose(1, 2)], dim=1)
+
+
+@pytest.mark.parametrize('size', [(48, 24), (24, 48), (48, 48), (32, 72)])
+@pytest.mark.parametrize('way', ['torch', 'mmengine'])
+def test_a_rectangle_knows_its_grid(build_tiny, tmp_path, caplog, size, way):
+    """3 x 6 patches into 6 x 3, as many, and into others: the file says which it is."""
+    source, target = build_tiny(backbone=dict(img_size=(24, 48))), build_tiny(backbone=dict(img_size=size))
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'weights.pth')
+    if way == 'torch':
+        target.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True)['state_dict'])
+    else:
+        load_checkpoint(target, str(tmp_path / 'weights.pth'))
+    for key in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
+        expected = source.state_dict()[key]
+        if size != (24, 48):
+            expected = resized(expected, (3, 6), (size[0] // 8, size[1] // 8))
+        torch.testing.assert_close(target.state_dict()[key], expected)
+
+
+def test_the_grid_of_weights_that_do_not_say(build_tiny):
+    """As many patches: the model's grid; else a square; else the model's aspect ratio; else a sentence."""
+    assert source_grid(18, (6, 3)) == (6, 3)
+    assert source_grid(18, (6, 3), stored=(3, 6)) == (3, 6)
+    assert source_grid(196, (4, 49)) == (4, 49)
+    assert source_grid(16, (6, 3)) == (4, 4)
+    assert source_grid(72, (6, 3)) == (12, 6)
+    assert source_grid(8, (6, 3)) == (4, 2)
+    for patches, grid in ((72, (6, 4)), (8, (4, 4)), (7, (14, 14)), (3, (5, 3)), (2, (1, 50))):
+        with pytest.raises(ValueError, match=f'for {patches} patches, .* {grid[0]} x {grid[1]}, .*--src-grid'):
+            source_grid(patches, grid)
+    weights = dict(build_tiny(backbone=dict(img_size=(16, 32))).state_dict())
+    target = build_tiny(backbone=dict(img_size=(32, 64)))
+    target.load_state_dict(weights)
+    key = 'neck.decoder_pos_embed'
+    torch.testing.assert_close(target.state_dict()[key], resized(weights[key], (2, 4), (4, 8)))
+    with pytest.raises(ValueError, match='the weights are for 8 patches'):
+        build_tiny(backbone=dict(img_size=(32, 24))).load_state_dict(weights)
+
+
+@pytest.mark.parametrize(('before', 'after'), [(3, 1), (3, 2), (3, 4), (3, 13), (13, 3), (1, 4)])
+def test_other_channels(before, after):
+    """Images of equal channels give the response they gave before; every old channel has its whole weight."""
+    weight, value = torch.randn(8, before, 2, 3), torch.randn(2, 3)
+    new = spread_input(weight, after)
+    grey = (new * value).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(grey, (weight * value).sum(dim=(1, 2, 3)), rtol=1e-4, atol=1e-5)
+    partners = [[c for c in range(before) if (c - j) % min(before, after) == 0] for j in range(after)]
+    rows = torch.randn(6 * before, 5)
+    predicted = spread_prediction(rows, before, after)
+    for j, olds in enumerate(partners):
+        expected = sum(weight[:, c] / sum(c in other for other in partners) for c in olds)
+        torch.testing.assert_close(new[:, j], expected)
+        for pixel in range(6):
+            mean = sum(rows[pixel * before + c] for c in olds) / len(olds)
+            torch.testing.assert_close(predicted[pixel * after + j], mean)
+
+
+def test_three_channels_load_into_another_number(build_tiny, tmp_path, caplog):
+    """By torch, by mmengine and into a backbone by `init_cfg`, with a log line; grey images look as before."""
+    source = build_tiny(head=dict(norm_pix=False))
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'rgb.pth')
+    grey, noise = torch.randn(2, 1, 32, 32), torch.rand(2, 16)
+    (tokens,), (pixels, _) = (
+        source.extract_feat(grey.expand(-1, 3, -1, -1)),
+        source.reconstruct(grey.expand(-1, 3, -1, -1), noise=noise),
+    )
+    pretrained = dict(type='Pretrained', prefix='backbone.', checkpoint=str(tmp_path / 'rgb.pth'))
+    for channels, way in ((1, 'torch'), (5, 'mmengine'), (2, 'init_cfg')):
+        backbone = dict(in_channels=channels, init_cfg=pretrained if way == 'init_cfg' else None)
+        model = build_tiny(backbone=backbone, head=dict(norm_pix=False))
+        if way == 'torch':
+            model.load_state_dict(source.state_dict())
+        elif way == 'mmengine':
+            load_checkpoint(model, str(tmp_path / 'rgb.pth'), strict=True)
+        else:
+            model.init_weights()
+        images = grey.expand(-1, channels, -1, -1)
+        torch.testing.assert_close(model.extract_feat(images)[0], tokens, rtol=1e-4, atol=1e-5)
+        if way != 'init_cfg':
+            reconstruction, _ = model.reconstruct(images, noise=noise)
+            assert reconstruction.shape == images.shape
+            expected = pixels.mean(dim=1, keepdim=True) if channels == 1 else pixels[:, [0, 1, 2, 0, 1]]
+            torch.testing.assert_close(reconstruction, expected, rtol=1e-4, atol=1e-5)
+    other = build_tiny(backbone=dict(in_channels=4, patch_size=4))
+    with pytest.raises(ValueError, match='another shape'):
+        other.load_state_dict(source.state_dict())
+    with pytest.raises(ValueError, match=r'projection\.weight \(32, 3, 8, 8\) instead of \(32, 4, 8, 8\)'):
+        check_fit(source.state_dict(), build_tiny(backbone=dict(in_channels=4)), exact=True)

@@ -1,0 +1,96 @@
+"""BandDataPreprocessor: images of any number of channels, normalised on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import stack_batch
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+
+class BandDataPreprocessor(ClsDataPreprocessor):
+    """Normalises images of any number of channels, for pre-training and for classification alike.
+
+    mmpretrain's ``SelfSupDataPreprocessor`` takes means of 1 or 3 channels alone. ``to_rgb`` turns the channels of
+    three-channel images round and no others.
+
+    Pixels without data get the mean of each channel, which is 0 after normalisation, and every data sample a
+    ``nodata``, (H, W) bool, by which :class:`MAE` leaves patches out of its loss.
+
+    Args:
+        mean: a value per channel, or one for all; no normalisation if None.
+        std: as ``mean``.
+        nodata: pixels whose channels all have this value hold no data; with NaN, those of which any channel is NaN.
+            If given, what a batch is padded by holds no data either.
+        non_blocking: whether copies to the device run beside the computation.
+        **kwargs: other arguments of ``ClsDataPreprocessor``.
+
+    Raises:
+        ValueError: if ``mean`` and ``std`` do not fit together.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        nodata: float | str | None = None,
+        non_blocking: bool = False,
+        **kwargs,
+    ) -> None:
+        if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
+            raise ValueError(f'mean={mean} and std={std} must have one value for every channel, or both be left out')
+        if std is not None and min(std) <= 0:
+            raise ValueError(f'std={std} holds values that are not positive; a channel without variation says nothing')
+        super().__init__(mean=mean, std=std, **kwargs)
+        self._non_blocking = non_blocking
+        self.nodata = None if nodata is None else float(nodata)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalises a batch.
+
+        Args:
+            data: ``inputs``, a tensor (B, C, H, W) or a list of (C, H, W) of any number type, and ``data_samples``.
+            training: whether batch augmentations such as mixup are applied.
+
+        Returns:
+            ``inputs`` (B, C, H, W) float, and ``data_samples``.
+
+        Raises:
+            ValueError: for images of another number of channels than ``mean``.
+        """
+        inputs = self.cast_data(data['inputs'])
+        batched = isinstance(inputs, Tensor)
+        images = [inputs] if batched else inputs
+        for image in images:
+            if self._enable_normalize and len(self.mean) not in (1, image.shape[-3]):
+                raise ValueError(
+                    f'mean and std have {len(self.mean)} values, but the images have {image.shape[-3]} channels'
+                )
+        # Not every integer type can be compared and turned round.
+        images = [image.float() for image in images]
+        if self.nodata is None:
+            return super().forward({**data, 'inputs': images[0] if batched else images}, training)
+
+        nodata = [self._has_no_data(image) for image in images]
+        images = [torch.where(empty, self._mean_of(image), image) for image, empty in zip(images, nodata, strict=True)]
+        samples = data.get('data_samples') or [DataSample() for _ in (images[0] if batched else images)]
+        padded = stack_batch([*(nodata[0] if batched else nodata)], self.pad_size_divisor, 1)
+        for sample, empty in zip(samples, padded, strict=True):
+            sample.nodata = empty[0].bool()
+        inputs = images[0] if batched else images
+        return super().forward({**data, 'inputs': inputs, 'data_samples': samples}, training)
+
+    def _has_no_data(self, images: Tensor) -> Tensor:
+        """(..., C, H, W) -> (..., 1, H, W) bool."""
+        if self.nodata != self.nodata:
+            return images.isnan().any(dim=-3, keepdim=True)
+        return (images == self.nodata).all(dim=-3, keepdim=True)
+
+    def _mean_of(self, images: Tensor) -> Tensor | float:
+        """What becomes 0 by normalisation, in the channels' order before it."""
+        if not self._enable_normalize:
+            return images.new_zeros(())
+        return self.mean.flip(0) if self.to_rgb and images.shape[-3] == 3 else self.mean
