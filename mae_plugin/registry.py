@@ -28,6 +28,8 @@ def register_all() -> None:
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
+            engine.NaNGuardHook,
+            engine.PreemptionHook,
             engine.SafeCheckpointHook,
             engine.TimeLimitHook,
             engine.WeightsFitHook,

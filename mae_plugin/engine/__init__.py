@@ -5,6 +5,8 @@ from .checkpoint_hook import SafeCheckpointHook
 from .compile_hook import CompileHook
 from .fit_hook import WeightsFitHook
 from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
+from .nan_guard import NaNGuardHook
+from .preemption import PreemptionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
 from .runtime_info import LeanRuntimeInfoHook
 from .schedule import WarmupCosineLR
@@ -16,6 +18,8 @@ __all__ = [
     'LeanRuntimeInfoHook',
     'MergedLayerDecayConstructor',
     'MergedOptimWrapperConstructor',
+    'NaNGuardHook',
+    'PreemptionHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SafeCheckpointHook',

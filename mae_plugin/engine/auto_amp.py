@@ -9,12 +9,15 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from .finite import SkipsBadUpdates
 
-class AutoAmpOptimWrapper(AmpOptimWrapper):
+
+class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
     """``AmpOptimWrapper`` that picks its precision from the device.
 
     bfloat16 without a loss scaler where the GPU computes in it, float16 with a dynamic one on older GPUs, plain
     float32 without a GPU. One log line says which. A checkpoint written with one of them resumes with any other.
+    Updates that are not finite are skipped in all of them (:class:`SkipsBadUpdates`).
 
     Args:
         **kwargs: arguments of mmengine's ``OptimWrapper``.

@@ -12,13 +12,18 @@ import hashlib
 import random
 from collections.abc import Iterator
 from itertools import chain, count, cycle, islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dist import broadcast, get_dist_info
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset, Sampler
+
+from .batch import EffectiveBatch, crops_per_image
+from .preemption import obey_parent_alone
 
 
 def seed_at(*address: int | str) -> int:
@@ -80,13 +85,18 @@ class ResumableSampler(Sampler):
         seed: the run's seed, the same on every rank.
         shuffle: a new order in every epoch, or always that of the dataset.
         endless: one epoch after the other without end; ``position`` then counts from the start of the first.
+        multiple: samples over all ranks of which an epoch that ends holds a whole multiple; the rest is left out.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False, multiple: int = 1
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.shuffle = shuffle
         self.endless = endless
+        self.size = len(dataset) // multiple * multiple
+        """Samples of an epoch over all ranks, before it is filled up."""
         self.rank, self.world_size = get_dist_info()
         self.epoch = 0
         self.position = 0
@@ -99,7 +109,7 @@ class ResumableSampler(Sampler):
 
     def __len__(self) -> int:
         """Samples of a whole epoch for this rank."""
-        return -(-len(self.dataset) // self.world_size)
+        return -(-self.size // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         if self.endless:
@@ -107,39 +117,64 @@ class ResumableSampler(Sampler):
             later = chain.from_iterable(map(self._addresses, count(epoch + 1)))
         else:
             epoch, position = self.epoch, self.position
-            missing = -max(0, len(self.dataset) - position) % self.world_size
+            missing = -max(0, self.size - position) % self.world_size
             later = islice(cycle(self._addresses(epoch)), missing)
+            return islice(chain(self._addresses(epoch, position, self.size), later), self.rank, None, self.world_size)
         return islice(chain(self._addresses(epoch, position), later), self.rank, None, self.world_size)
 
-    def _addresses(self, epoch: int, position: int = 0) -> Iterator[tuple[int, int, int]]:
+    def _addresses(self, epoch: int, position: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
         order = torch.arange(len(self.dataset))
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_at('order', self.seed, epoch))
             order = torch.randperm(len(order), generator=generator)
-        for index in order[position:].tolist():
+        for index in order[position:end].tolist():
             yield index, epoch, self.seed
 
 
 class _Resumable(BaseLoop):
-    """What both loops add to mmengine's: addressed data, seeded steps, and the position in the data."""
+    """What both loops add to mmengine's: addressed data, seeded steps, the position in the data, and going back."""
 
     endless: bool
 
+    go_back_to: Path | None = None
+    """Set by a hook: the checkpoint from which to go on, with other data, after the present step."""
+
     def __init__(self, runner: Runner, dataloader: dict, *args, **kwargs) -> None:
-        super().__init__(runner, _with_addresses(dataloader, _shared_seed(runner), self.endless), *args, **kwargs)
+        batch = _batch_of(runner, dataloader)
+        super().__init__(
+            runner, _with_addresses(dataloader, _shared_seed(runner), self.endless, batch), *args, **kwargs
+        )
+        self.batch = batch
         self._seed = self.dataloader.sampler.seed
         # What one step takes over all ranks.
         self._step_size = self.dataloader.batch_sampler.batch_size * self.dataloader.sampler.world_size
+        _announce(runner, batch)
+        runner.auto_scale_lr = batch.scaling(runner.auto_scale_lr)
 
     def _go_to_position(self) -> None:
         """After a checkpoint was loaded: lets the data go on where that run was."""
         sampler = self.dataloader.sampler
-        # A checkpoint brings its own seed with it.
-        sampler.seed = self._seed = _shared_seed(self.runner)
-        epoch, position = self.runner.message_hub.get_info('data_position', (0, 0))
+        hub = self.runner.message_hub
+        # A checkpoint brings its own seed with it; each going back moves every address that follows from it.
+        seed, times = _shared_seed(self.runner), hub.get_info('times_gone_back', 0)
+        sampler.seed = self._seed = seed_at('gone back', seed, times) if times else seed
+        epoch, position = hub.get_info('data_position', (0, 0))
         if self._iter > 0:
             sampler.set_epoch(self._epoch)
             sampler.position = position if epoch == self._epoch else 0
+
+    def _gone_back(self) -> bool:
+        """Goes back if a hook has asked for it, and says whether it did."""
+        if self.go_back_to is None:
+            return False
+        hub = self.runner.message_hub
+        times = hub.get_info('times_gone_back', 0) + 1
+        self.runner.resume(str(self.go_back_to))
+        hub.update_info('times_gone_back', times)
+        self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        self._go_to_position()
+        self.go_back_to = None
+        return True
 
     def run_iter(self, *args) -> None:
         """One step, whose random numbers depend on seed, iteration and rank alone."""
@@ -154,7 +189,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's epoch-based loop that resumes exactly, from the middle of an epoch as well.
 
     Arguments are those of ``EpochBasedTrainLoop``. ``train_dataloader`` is the usual config with a DefaultSampler or
-    InfiniteSampler, whose ``shuffle`` is kept; dataset and pipeline may be any.
+    InfiniteSampler, whose ``shuffle`` is kept; dataset and pipeline may be any. With gradient accumulation an epoch
+    consists of whole updates.
 
     Raises:
         ValueError: for another sampler, or a data loader that is built already.
@@ -168,7 +204,13 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         return super().run()
 
     def run_epoch(self) -> None:
-        """Trains to the end of this epoch, from the step at which it was interrupted."""
+        """Trains to the end of an epoch, from the step at which it was interrupted."""
+        while not self._completes_epoch():
+            pass
+        self._epoch += 1
+
+    def _completes_epoch(self) -> bool:
+        """Trains to the end of the epoch, unless a hook sends training back."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         # The sampler has been told the epoch by mmengine's hook; a config without that hook gets the same data.
@@ -176,8 +218,10 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         first = self.dataloader.sampler.position // self._step_size
         for index, batch in enumerate(self.dataloader, start=first):
             self.run_iter(index, batch)
+            if self._gone_back():
+                return False
         self.runner.call_hook('after_train_epoch')
-        self._epoch += 1
+        return True
 
 
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
@@ -199,6 +243,9 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
+            if self._gone_back():
+                self.dataloader_iterator = iter(self.dataloader)
+                continue
             self._decide_current_val_interval()
             due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
             if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
@@ -215,10 +262,26 @@ def _shared_seed(runner: Runner) -> int:
     return seed.item()
 
 
-def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
-    """The config of a data loader with its dataset and sampler replaced by those above."""
+def _batch_of(runner: Runner, dataloader: dict) -> EffectiveBatch:
+    """What an update of this run is made of; the optimiser wrapper may not be built yet."""
     if not isinstance(dataloader, dict):
         raise ValueError(f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict')
+    wrapper = runner.optim_wrapper
+    accumulate = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else wrapper._accumulative_counts
+    return EffectiveBatch(runner.world_size, dataloader['batch_size'], accumulate, crops_per_image(dataloader))
+
+
+def _announce(runner: Runner, batch: EffectiveBatch) -> None:
+    """Logs the learning rate and what makes it."""
+    wrapper = runner.optim_wrapper
+    rate = wrapper['optimizer']['lr'] if isinstance(wrapper, dict) else wrapper.optimizer.defaults['lr']
+    print_log(batch.explain(rate, runner.auto_scale_lr), logger='current')
+
+
+def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: EffectiveBatch) -> dict:
+    """The config of a data loader with its dataset and sampler replaced by those above."""
+    # Without accumulation it is the loader that drops the last, smaller batch, or trains on it.
+    multiple = batch.gpus * batch.batch_size * batch.accumulate if batch.accumulate > 1 else 1
     sampler = dataloader['sampler']
     kind = sampler['type'] if isinstance(sampler['type'], str) else sampler['type'].__name__
     if kind not in ('DefaultSampler', 'InfiniteSampler') or dataloader.get('batch_sampler'):
@@ -229,5 +292,12 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
     return {
         **dataloader,
         'dataset': dict(type=AddressedDataset, dataset=dataloader['dataset']),
-        'sampler': dict(type=ResumableSampler, seed=seed, shuffle=sampler.get('shuffle', True), endless=endless),
+        'sampler': dict(
+            type=ResumableSampler,
+            seed=seed,
+            shuffle=sampler.get('shuffle', True),
+            endless=endless,
+            multiple=multiple,
+        ),
+        'worker_init_fn': dict(type=obey_parent_alone),
     }

@@ -74,5 +74,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                 group[self.param_name] = value
 
     def _get_value(self) -> list[float]:
-        factor = warmup_cosine(self.last_step, self.warmup, self.end - self.begin, self.eta_min_ratio)
+        # All steps that add up to one update have its rate, as if they were one.
+        accumulate = 1 if self.by_epoch else getattr(self.optimizer, '_accumulative_counts', 1)
+        factor = warmup_cosine(
+            self.last_step // accumulate * accumulate, self.warmup, self.end - self.begin, self.eta_min_ratio
+        )
         return [base * factor for base in self.base_values]

@@ -95,7 +95,7 @@ def test_best_checkpoint_is_replaced(tmp_path):
         hook.file_backend.remove(path)
         assert path.exists()
     os.utime(kept, (1, 1))
-    hook._remove_outdated()
+    hook.file_backend.remove_outdated()
     assert not old.exists() and kept.exists()
 
 

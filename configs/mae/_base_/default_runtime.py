@@ -9,6 +9,8 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     fit=dict(type='WeightsFitHook'),
+    guard=dict(type='NaNGuardHook', patience=50),
+    preemption=dict(type='PreemptionHook'),
 )
 train_cfg = dict(type='ResumableEpochLoop')
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
