@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 
@@ -37,6 +38,8 @@ def register_all() -> None:
         LOOPS: [engine.ResumableEpochLoop, engine.ResumableIterLoop],
         OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
+        # The Runner looks for wrappers in mmengine's own registry alone.
+        MODEL_WRAPPERS: [engine.FullyShardedModel],
         PARAM_SCHEDULERS: [engine.WarmupCosineLR],
     }
     for registry, classes in added.items():

@@ -10,11 +10,13 @@ from .preemption import PreemptionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
 from .runtime_info import LeanRuntimeInfoHook
 from .schedule import WarmupCosineLR
+from .sharded import FullyShardedModel
 from .time_limit import TimeLimitHook
 
 __all__ = [
     'AutoAmpOptimWrapper',
     'CompileHook',
+    'FullyShardedModel',
     'LeanRuntimeInfoHook',
     'MergedLayerDecayConstructor',
     'MergedOptimWrapperConstructor',

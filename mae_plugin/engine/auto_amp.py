@@ -10,6 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from .finite import SkipsBadUpdates
+from .sharded import save_whole_tensors
 
 
 class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
@@ -37,6 +38,7 @@ class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
         else:
             super().__init__(dtype='float16', loss_scale='dynamic', **kwargs)
             precision = 'float16 mixed precision with a loss scaler, as this GPU has no bfloat16'
+        save_whole_tensors(self.optimizer)
         print_log(f'Training in {precision}.', logger='current')
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:

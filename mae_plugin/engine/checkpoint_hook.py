@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 from ..checkpoints.files import write_atomically
 from ..checkpoints.loading import read_checkpoint
 from .finite import SkipsBadUpdates, is_finite
+from .sharded import FullyShardedModel, send_shards
 
 
 class AtomicBackend(LocalBackend):
@@ -83,6 +85,8 @@ class SafeCheckpointHook(CheckpointHook):
         if self.file_client_args is None and type(self.file_backend) is LocalBackend:
             self.backend_args = dict(backend='atomic')
             self.file_backend = _RemovesLater()
+        if isinstance(runner.model, FullyShardedModel) and not is_main_process():
+            runner.save_checkpoint = partial(send_shards, runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Notes what an update is made of."""

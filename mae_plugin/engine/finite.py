@@ -14,8 +14,11 @@ def total_norm(tensors: list[Tensor], norm_type: float = 2.0, foreach: bool | No
 
 def is_finite(model: nn.Module) -> bool:
     """Whether every weight and buffer of a model is a finite number; waits for the device."""
-    tensors = [value.detach() for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
-    return bool(total_norm(tensors).isfinite())
+    norms = [
+        total_norm([value.detach() for value in values if value.is_floating_point()])
+        for values in (model.parameters(), model.buffers())
+    ]
+    return all(bool(norm.isfinite()) for norm in norms)
 
 
 class SkipsBadUpdates:

@@ -280,8 +280,9 @@ def _announce(runner: Runner, batch: EffectiveBatch) -> None:
 
 def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: EffectiveBatch) -> dict:
     """The config of a data loader with its dataset and sampler replaced by those above."""
-    # Without accumulation it is the loader that drops the last, smaller batch, or trains on it.
-    multiple = batch.gpus * batch.batch_size * batch.accumulate if batch.accumulate > 1 else 1
+    # Epochs of whole updates, so that their number does not depend on how the ranks share one.
+    whole = dataloader.get('drop_last') or batch.accumulate > 1
+    multiple = batch.gpus * batch.batch_size * batch.accumulate if whole else 1
     sampler = dataloader['sampler']
     kind = sampler['type'] if isinstance(sampler['type'], str) else sampler['type'].__name__
     if kind not in ('DefaultSampler', 'InfiniteSampler') or dataloader.get('batch_sampler'):

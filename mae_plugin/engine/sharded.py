@@ -6,6 +6,7 @@ import torch
 from mmengine.dist import broadcast
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -60,7 +61,7 @@ class FullyShardedModel(nn.Module):
     test_step = MMDistributedDataParallel.test_step
 
 
-def shards_of_optimizer(optimizer: torch.optim.Optimizer) -> None:
+def save_whole_tensors(optimizer: torch.optim.Optimizer) -> None:
     """Lets an optimiser of sharded weights save and load whole tensors, as that of whole weights does."""
     parameters = [p for group in optimizer.param_groups for p in group['params']]
 
@@ -77,6 +78,13 @@ def shards_of_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if any(isinstance(p, DTensor) for p in parameters):
         optimizer.register_state_dict_post_hook(gather)
         optimizer.register_load_state_dict_pre_hook(distribute)
+
+
+def send_shards(runner: Runner, *args, save_optimizer: bool = True, **kwargs) -> None:
+    """What the other processes do while the first one runs ``runner.save_checkpoint``, which collects their shards."""
+    runner.model.module.state_dict()
+    if save_optimizer:
+        runner.optim_wrapper.state_dict()
 
 
 def _gather(module: nn.Module, state_dict: dict, prefix: str, metadata: dict) -> None:
