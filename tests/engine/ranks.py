@@ -4,6 +4,7 @@ python -m torch.distributed.run --nproc-per-node 2 -m tests.engine.ranks IMAGES 
 """
 
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -70,7 +71,7 @@ class Notes(Hook):
 
 
 def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', hooks=(), **changes):
-    """Trains for ten updates; returns the notes and the model's weights."""
+    """Trains for ten updates; returns the notes, the weights and the exit code."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
     cfg.model = dict(tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks')
     cfg.train_dataloader.update(batch_size=batch_size, num_workers=0)
@@ -105,43 +106,70 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
         runner.register_hook(notes)
         for hook in hooks:
             runner.register_hook(hook)
-        runner.train()
+        code = 0
+        try:
+            runner.train()
+        except SystemExit as ended:
+            code = ended.code
     finally:
         torch.set_default_dtype(former)
     model = runner.model.module if launcher != 'none' else runner.model
-    return notes, {key: value.clone() for key, value in model.state_dict().items()}
+    return notes, {key: value.clone() for key, value in model.state_dict().items()}, code
 
 
-def nan_once(step, rank):
+def nan_twice(step: int, rank: int) -> str | None:
     """Gradients of the second process in one step, its loss in another."""
     return {3: 'gradient', 7: 'loss'}.get(step) if rank == 1 else None
+
+
+def nan_for_good(step: int, rank: int) -> str | None:
+    return 'loss' if rank == 1 and step >= 7 else None
+
+
+class SignalAt(Hook):
+    """A scheduler that wants the machine of the second process back."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.step and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def main() -> None:
     images, folder = map(Path, sys.argv[1:])
     torch.distributed.init_process_group('gloo')
-    runs = dict(
-        ddp=dict(batch_size=2),
-        ddp_accumulating=dict(batch_size=1, accumulate=2),
-        sharded=dict(batch_size=2, model_wrapper_cfg=dict(type='FullyShardedModel', _delete_=True)),
-        sharded_accumulating=dict(
-            batch_size=1, accumulate=2, model_wrapper_cfg=dict(type='FullyShardedModel', _delete_=True)
-        ),
-        nan=dict(batch_size=2, spoil=nan_once),
-        sharded_nan=dict(
-            batch_size=2, spoil=nan_once, model_wrapper_cfg=dict(type='FullyShardedModel', _delete_=True)
-        ),
-    )
+    sharded = dict(model_wrapper_cfg=dict(type='FullyShardedModel', _delete_=True))
+    two, one = dict(batch_size=2), dict(batch_size=1, accumulate=2)
+    stopped = dict(two, hooks=[SignalAt(2)])
+    guard = dict(default_hooks=dict(guard=dict(patience=2), checkpoint=dict(interval=1)))
+    runs = [
+        ('ddp', two),
+        ('ddp accumulating', one),
+        ('sharded', dict(two, **sharded)),
+        ('sharded accumulating', dict(one, **sharded)),
+        ('ddp, NaN', dict(two, spoil=nan_twice)),
+        ('sharded, NaN', dict(two, spoil=nan_twice, **sharded)),
+        ('stopped', stopped),
+        ('stopped', dict(two, resume=True, **sharded)),
+        ('sharded, stopped', dict(stopped, **sharded)),
+        ('sharded, stopped', dict(one, resume=True)),
+        ('NaN for good', dict(two, spoil=nan_for_good, **guard)),
+    ]
     found = {}
-    for name, arguments in runs.items():
-        notes, weights = train(images, folder / name, launcher='pytorch', **arguments)
+    for name, arguments in runs:
+        notes, weights, code = train(images, folder / name, launcher='pytorch', **arguments)
         everyone = all_gather_object((notes.pixels, weights))
-        found[name] = dict(
-            losses=notes.losses,
-            skipped=notes.skipped,
-            all_reduces=notes.all_reduces,
-            weights=[weights for _, weights in everyone],
-            pixels=[pixels for pixels, _ in everyone],
+        found.setdefault(name, []).append(
+            dict(
+                code=code,
+                losses=notes.losses,
+                skipped=notes.skipped,
+                all_reduces=notes.all_reduces,
+                weights=[weights for _, weights in everyone],
+                pixels=[pixels for pixels, _ in everyone],
+            )
         )
     if get_rank() == 0:
         torch.save(found, folder / 'found.pt')
