@@ -80,4 +80,6 @@ class NaNGuardHook(Hook):
 
     @staticmethod
     def _say(sentence: str, level: int = logging.WARNING) -> None:
-        print_log(sentence, logger='current', level=level)
+        # Errors of every process reach its output, but all say the same.
+        if is_main_process():
+            print_log(sentence, logger='current', level=level)

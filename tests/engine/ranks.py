@@ -70,7 +70,7 @@ class Notes(Hook):
         self.skipped[runner.iter] = runner.optim_wrapper.is_skipping()
 
 
-def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', hooks=(), **changes):
+def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', sharded=False, hooks=(), **changes):
     """Trains for ten updates; returns the notes, the weights and the exit code."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
     cfg.model = dict(tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks')
@@ -94,7 +94,8 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
     )
     cfg.test_evaluator = None
     if launcher != 'none':
-        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+        ddp = dict(type='MMDistributedDataParallel', device_ids=None)
+        cfg.model_wrapper_cfg = dict(type='FullyShardedModel') if sharded else ddp
     cfg.merge_from_dict(changes)
     former = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -140,20 +141,19 @@ class SignalAt(Hook):
 def main() -> None:
     images, folder = map(Path, sys.argv[1:])
     torch.distributed.init_process_group('gloo')
-    sharded = dict(model_wrapper_cfg=dict(type='FullyShardedModel', _delete_=True))
     two, one = dict(batch_size=2), dict(batch_size=1, accumulate=2)
     stopped = dict(two, hooks=[SignalAt(2)])
     guard = dict(default_hooks=dict(guard=dict(patience=2), checkpoint=dict(interval=1)))
     runs = [
         ('ddp', two),
         ('ddp accumulating', one),
-        ('sharded', dict(two, **sharded)),
-        ('sharded accumulating', dict(one, **sharded)),
+        ('sharded', dict(two, sharded=True)),
+        ('sharded accumulating', dict(one, sharded=True)),
         ('ddp, NaN', dict(two, spoil=nan_twice)),
-        ('sharded, NaN', dict(two, spoil=nan_twice, **sharded)),
+        ('sharded, NaN', dict(two, spoil=nan_twice, sharded=True)),
         ('stopped', stopped),
-        ('stopped', dict(two, resume=True, **sharded)),
-        ('sharded, stopped', dict(stopped, **sharded)),
+        ('stopped', dict(two, resume=True, sharded=True)),
+        ('sharded, stopped', dict(stopped, sharded=True)),
         ('sharded, stopped', dict(one, resume=True)),
         ('NaN for good', dict(two, spoil=nan_for_good, **guard)),
     ]
