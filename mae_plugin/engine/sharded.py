@@ -70,9 +70,7 @@ def save_whole_tensors(optimizer: torch.optim.Optimizer) -> None:
         return {**state_dict, 'state': state}
 
     def distribute(optimizer: torch.optim.Optimizer, state_dict: dict) -> dict:
-        state = {
-            i: {k: _shard_like(v, parameters[i]) for k, v in of.items()} for i, of in state_dict['state'].items()
-        }
+        state = {i: {k: _shard_like(v, parameters[i]) for k, v in of.items()} for i, of in state_dict['state'].items()}
         return {**state_dict, 'state': state}
 
     if any(isinstance(p, DTensor) for p in parameters):
