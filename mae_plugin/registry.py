@@ -29,6 +29,7 @@ def register_all() -> None:
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
+            engine.LenientLoggerHook,
             engine.NaNGuardHook,
             engine.PreemptionHook,
             engine.SafeCheckpointHook,

@@ -8,7 +8,7 @@ from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstr
 from .nan_guard import NaNGuardHook
 from .preemption import PreemptionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
-from .runtime_info import LeanRuntimeInfoHook
+from .runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
 from .schedule import WarmupCosineLR
 from .sharded import FullyShardedModel
 from .time_limit import TimeLimitHook
@@ -18,6 +18,7 @@ __all__ = [
     'CompileHook',
     'FullyShardedModel',
     'LeanRuntimeInfoHook',
+    'LenientLoggerHook',
     'MergedLayerDecayConstructor',
     'MergedOptimWrapperConstructor',
     'NaNGuardHook',

@@ -65,5 +65,16 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
         self._unread.clear()
 
 
+class LenientLoggerHook(LoggerHook):
+    """mmengine's LoggerHook, which on a full disk goes without a line of the log instead of ending the training."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Writes a line where one is due."""
+        try:
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        except OSError as error:
+            runner.logger.error(f'The log could not be written ({error}); training goes on.')
+
+
 def _detached(value: object) -> object:
     return value.detach().reshape(()) if isinstance(value, torch.Tensor) else value

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ class Signals(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.step:
-            children = open(f'/proc/self/task/{os.getpid()}/children').read().split()
+            children = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
             for pid in (*map(int, children), os.getpid()):
                 os.kill(pid, self.number)
             # A worker that dies of it would be noticed by now.
