@@ -121,8 +121,10 @@ def test_slurm_command_lines(tmp_path):
 
 def test_slurm_goes_on(tmp_path):
     """Told to stop, the run ends with 75: outside of a job it is started again, within one the job is requeued."""
-    script = 'echo "$@" >> calls; trap "exit 75" USR1; [ "$(wc -l < calls)" -ge 3 ] || { echo up; sleep 30 &> sleep.log & wait; }'
-    stand_in(tmp_path, 'srun', f'cd {tmp_path}; {script}')
+    script = (
+        'echo "$@" >> calls; trap "exit 75" USR1; [ "$(wc -l < calls)" -ge 3 ] || { echo up; sleep 30 &> log & wait; }'
+    )
+    stand_in(tmp_path, 'srun', f'cd {tmp_path}\n{script}')
     stand_in(tmp_path, 'scontrol', f'echo "$@" > {tmp_path}/requeued')
     arguments = ['slurm_train.sh', 'gpu', 'mae', 'c.py', 'work']
     path = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', SLURM_JOB_ID='')

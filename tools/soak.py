@@ -3,8 +3,8 @@
 python tools/soak.py --kills 50
 
 A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
-data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or none was due yet) and went on;
-at the end, losses of all steps and final weights must be those of the undisturbed run, bit for bit.
+data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or
+none was due yet) and went on; at the end, losses of all steps and final weights must be those of the undisturbed run, bit for bit.
 """
 
 import argparse
@@ -210,8 +210,8 @@ def main() -> int:
     table = Table(
         title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU'
     )
-    for name in ('SIGKILL', 'kills', 'survived'):
-        table.add_column(name, justify='left' if name == 'SIGKILL' else 'right')
+    for name in ('SIGKILL, or as named', 'kills', 'survived'):
+        table.add_column(name, justify='left' if 'SIGKILL' in name else 'right')
     for way in ways:
         table.add_row(way, str(struck[way]), str(survived[way]))
     Console(width=100).print(table)

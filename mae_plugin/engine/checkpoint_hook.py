@@ -152,8 +152,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     @staticmethod
     def _fail(reason: str) -> None:
-        text = f'NO CHECKPOINT: {reason}. The last good one is kept, and training goes on.'
-        print_log(text, logger='current', level=logging.ERROR)
+        if is_main_process():
+            text = f'NO CHECKPOINT: {reason}. The last good one is kept, and training goes on.'
+            print_log(text, logger='current', level=logging.ERROR)
 
 
 def newest_whole_checkpoint(work_dir: str | Path, last_step: int | None = None) -> Path | None:
