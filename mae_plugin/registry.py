@@ -6,9 +6,18 @@ from pathlib import Path
 
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmpretrain.registry import (
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+)
 
-from . import engine, models
+from . import data, engine, models
 
 
 def asset_root() -> Path:
@@ -26,6 +35,7 @@ def register_all() -> None:
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
     added = {
+        DATASETS: [data.IndexedImages],
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
@@ -42,6 +52,7 @@ def register_all() -> None:
         # The Runner looks for wrappers in mmengine's own registry alone.
         MODEL_WRAPPERS: [engine.FullyShardedModel],
         PARAM_SCHEDULERS: [engine.WarmupCosineLR],
+        TRANSFORMS: [data.LoadCenterCrop, data.LoadRandomCrop],
     }
     for registry, classes in added.items():
         for cls in classes:

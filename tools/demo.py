@@ -22,6 +22,7 @@ import mae_plugin  # noqa: F401  (registers the models)
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from mae_plugin.data.folder import IMAGE_EXTENSIONS
 from mae_plugin.engine.launch import SetupErrors
 from mae_plugin.models import functional as F
 from mmengine.config import Config
@@ -51,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_images(folder: Path | None, extensions: tuple[str, ...], limit: int) -> list[Path]:
+def find_images(folder: Path | None, limit: int) -> list[Path]:
     """The images to use in a fixed random order, at most ``limit``."""
     if folder is None:
         package = importlib.util.find_spec('elpv_dataset')
@@ -62,7 +63,7 @@ def find_images(folder: Path | None, extensions: tuple[str, ...], limit: int) ->
         folder = Path(package.origin).parent / 'data' / 'images'
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
-    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in extensions)
+    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_EXTENSIONS)
     if len(files) < FEWEST:
         raise ValueError(
             f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out'
@@ -242,7 +243,7 @@ def main() -> None:
     args = parse_args()
     with SetupErrors(), tempfile.TemporaryDirectory() as data:
         config = Config.fromfile(CONFIG)
-        files = find_images(args.data, config.train_dataloader.dataset.extensions, args.max_images)
+        files = find_images(args.data, args.max_images)
         work_dir = args.out.resolve() / datetime.now().strftime('%Y%m%d_%H%M%S')
         work_dir.mkdir(parents=True)
         numbers = shrink(files, Path(data), config.model.backbone.img_size)

@@ -4,7 +4,8 @@ python tools/soak.py --kills 50
 
 A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
 data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or
-none was due yet) and went on; at the end, losses of all steps and final weights must be those of the undisturbed run, bit for bit.
+none was due yet) and went on; at the end, losses of all steps and final weights must be those of the undisturbed run,
+bit for bit.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config
             'train_dataloader.persistent_workers': workers > 0,
             'train_dataloader.dataset.data_root': str(images),
             'train_dataloader.dataset.data_prefix': '',
-            'train_dataloader.dataset.pipeline.1.scale': 64,
+            'train_dataloader.dataset.pipeline.0.scale': 64,
             'param_scheduler.warmup': 1,
             'default_hooks.checkpoint': dict(interval=2, by_epoch=False, max_keep_ckpts=2),
         }

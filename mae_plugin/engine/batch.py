@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 # Where each launcher says how many processes it has started.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -19,25 +21,46 @@ class EffectiveBatch(NamedTuple):
 
     gpus: int
     batch_size: int
+    """What a GPU takes in one step; with ``repeats``, every crop counts."""
     accumulate: int
     repeats: int = 1
+    """Crops in a row of the same image."""
+
+    @classmethod
+    def of(cls, runner: Runner, dataloader: dict) -> EffectiveBatch:
+        """That of a run with this config of a data loader; its optimiser wrapper may not be built yet.
+
+        Raises:
+            ValueError: if the data loader is not a config.
+        """
+        if not isinstance(dataloader, dict):
+            raise ValueError(
+                f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict'
+            )
+        wrapper = runner.optim_wrapper
+        built = not isinstance(wrapper, dict)
+        accumulate = wrapper._accumulative_counts if built else wrapper.get('accumulative_counts', 1)
+        repeats = dataloader.get('sampler', {}).get('repeats', 1)
+        return cls(runner.world_size, dataloader['batch_size'], accumulate, repeats)
 
     @property
     def total(self) -> int:
-        """Images of an update, every crop counted."""
-        return self.gpus * self.batch_size * self.accumulate * self.repeats
+        """Images of an update over all GPUs, every crop counted."""
+        return self.gpus * self.batch_size * self.accumulate
 
     def __str__(self) -> str:
         device = 'GPU' if torch.cuda.is_available() else 'process'
         plural = '' if self.gpus == 1 else 's' if device == 'GPU' else 'es'
-        crops = f' × {self.repeats} crops' if self.repeats > 1 else ''
+        crops = f', {self.repeats} crops of each image' if self.repeats > 1 else ''
         return f'{self.gpus} {device}{plural} × {self.batch_size} × {self.accumulate}{crops}'
 
-    def scaling(self, auto_scale_lr: dict | None) -> dict | None:
-        """``auto_scale_lr`` such that mmengine, which knows of GPUs and batch size alone, gets the rate right."""
-        if not (auto_scale_lr and auto_scale_lr.get('enable')):
-            return auto_scale_lr
-        return {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / self.accumulate / self.repeats}
+    def scale_rate(self, runner: Runner) -> None:
+        """Logs the learning rate, and lets mmengine, which knows of GPUs and batch size alone, get it right."""
+        wrapper, rule = runner.optim_wrapper, runner.auto_scale_lr
+        lr = wrapper['optimizer']['lr'] if isinstance(wrapper, dict) else wrapper.optimizer.defaults['lr']
+        print_log(self.explain(lr, rule), logger='current')
+        if rule and rule.get('enable'):
+            runner.auto_scale_lr = {**rule, 'base_batch_size': rule['base_batch_size'] / self.accumulate}
 
     def explain(self, lr: float, auto_scale_lr: dict | None) -> str:
         """One line: the learning rate, and how it comes from the recipe's, which is ``lr``."""
@@ -76,11 +99,6 @@ class EffectiveBatch(NamedTuple):
                         scheduler[name] = scheduler[name] // before.accumulate * self.accumulate
 
 
-def crops_per_image(dataloader: dict) -> int:
-    """How many crops of each image the data loader of this config deals out for one place in the batch."""
-    return dataloader.get('sampler', {}).get('repeats', 1)
-
-
 def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> None:
     """Sets batch size and accumulation in a config; what is None follows from the recipe's images an update.
 
@@ -98,15 +116,14 @@ def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> No
                 'the config says for no batch size its learning rate is meant (auto_scale_lr), so there is none to '
                 'keep; give both --batch-size and --accumulate'
             )
-        unit = gpus * crops_per_image(cfg.train_dataloader)
-        fits = [n for n in range(1, recipe // unit + 1) if recipe % (n * unit) == 0]
+        fits = [n for n in range(1, recipe // gpus + 1) if recipe % (n * gpus) == 0]
         if given not in fits:
             near = ' or '.join(map(str, sorted(sorted(fits, key=lambda n: abs(n - given))[:2]))) or 'no value'
             raise ValueError(
                 f"{name} {given} on {gpus} GPUs cannot come to the recipe's {recipe} images an update; {near} can, or "
                 'give both --batch-size and --accumulate, and the learning rate follows'
             )
-        other = recipe // (given * unit)
+        other = recipe // (given * gpus)
         batch_size, accumulate = (other, accumulate) if batch_size is None else (batch_size, other)
     if batch_size < 1 or accumulate < 1:
         raise ValueError(f'--batch-size {batch_size} and --accumulate {accumulate} must be at least 1')

@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dist import broadcast, get_dist_info
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset, Sampler
 
-from .batch import EffectiveBatch, crops_per_image
+from .batch import EffectiveBatch
 from .preemption import obey_parent_alone
 
 
@@ -44,8 +43,8 @@ def seed_generators(seed: int) -> None:
 class AddressedDataset(Dataset):
     """A dataset whose samples do not depend on what was loaded before them.
 
-    Takes the addresses (index, epoch, seed) of :class:`ResumableSampler` and seeds all generators before it asks the
-    dataset within. A plain index is passed on.
+    Takes the addresses (index, epoch, repeat, seed) of :class:`ResumableSampler` and seeds all generators before it
+    asks the dataset within. A plain index is passed on.
 
     Args:
         dataset: config of any dataset, or the dataset.
@@ -67,16 +66,16 @@ class AddressedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, address: int | tuple[int, int, int]) -> dict:
+    def __getitem__(self, address: int | tuple[int, int, int, int]) -> dict:
         if isinstance(address, int):
             return self.dataset[address]
-        index, epoch, seed = address
-        seed_generators(seed_at('sample', seed, epoch, index))
+        index, epoch, repeat, seed = address
+        seed_generators(seed_at('sample', seed, epoch, index, repeat))
         return self.dataset[index]
 
 
 class ResumableSampler(Sampler):
-    """Deals out the addresses (index, epoch, seed) of a dataset's samples to all ranks, from any position on.
+    """Deals out the addresses (index, epoch, repeat, seed) of a dataset's samples to all ranks, from any position on.
 
     Every rank gets the same number: an epoch is filled up from its own beginning.
 
@@ -85,16 +84,31 @@ class ResumableSampler(Sampler):
         seed: the run's seed, the same on every rank.
         shuffle: a new order in every epoch, or always that of the dataset.
         endless: one epoch after the other without end; ``position`` then counts from the start of the first.
+        repeats: how often in a row a sample is dealt out, at different addresses, so that an image is read and decoded
+            once for several crops. An epoch stays as long as the dataset: it takes one in ``repeats`` of its samples,
+            and so many epochs together take them all.
         multiple: samples over all ranks of which an epoch that ends holds a whole multiple; the rest is left out.
+
+    Raises:
+        ValueError: if ``repeats`` is not positive.
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False, multiple: int = 1
+        self,
+        dataset: Dataset,
+        seed: int,
+        shuffle: bool = True,
+        endless: bool = False,
+        repeats: int = 1,
+        multiple: int = 1,
     ) -> None:
+        if repeats < 1:
+            raise ValueError(f'repeats={repeats} is out of range: it is how often in a row an image is used')
         self.dataset = dataset
         self.seed = seed
         self.shuffle = shuffle
         self.endless = endless
+        self.repeats = repeats
         self.size = len(dataset) // multiple * multiple
         """Samples of an epoch over all ranks, before it is filled up."""
         self.rank, self.world_size = get_dist_info()
@@ -111,7 +125,7 @@ class ResumableSampler(Sampler):
         """Samples of a whole epoch for this rank."""
         return -(-self.size // self.world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
         if self.endless:
             epoch, position = divmod(self.position, len(self.dataset))
             later = chain.from_iterable(map(self._addresses, count(epoch + 1)))
@@ -122,13 +136,24 @@ class ResumableSampler(Sampler):
             return islice(chain(self._addresses(epoch, position, self.size), later), self.rank, None, self.world_size)
         return islice(chain(self._addresses(epoch, position), later), self.rank, None, self.world_size)
 
-    def _addresses(self, epoch: int, position: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
-        order = torch.arange(len(self.dataset))
+    def _addresses(self, epoch: int, position: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+        size = len(self.dataset)
+        order = torch.arange(size)
+        turn, part = divmod(epoch, self.repeats)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(seed_at('order', self.seed, epoch))
-            order = torch.randperm(len(order), generator=generator)
-        for index in order[position:end].tolist():
-            yield index, epoch, self.seed
+            generator = torch.Generator().manual_seed(seed_at('order', self.seed, turn))
+            order = torch.randperm(size, generator=generator)
+        needed = -(-size // self.repeats)
+        order = order.roll(-part * needed)[:needed]
+        # Ranks take turns, so one round has a sample for each. A list of a whole epoch would take gigabytes.
+        step = self.world_size if self.repeats > 1 else 2**16
+        addresses = (
+            (index, epoch, repeat, self.seed)
+            for start in range(0, needed, step)
+            for repeat in range(self.repeats)
+            for index in order[start : start + step].tolist()
+        )
+        return islice(addresses, position, size if end is None else end)
 
 
 class _Resumable(BaseLoop):
@@ -140,7 +165,7 @@ class _Resumable(BaseLoop):
     """Set by a hook: the checkpoint from which to go on, with other data, after the present step."""
 
     def __init__(self, runner: Runner, dataloader: dict, *args, **kwargs) -> None:
-        batch = _batch_of(runner, dataloader)
+        batch = EffectiveBatch.of(runner, dataloader)
         super().__init__(
             runner, _with_addresses(dataloader, _shared_seed(runner), self.endless, batch), *args, **kwargs
         )
@@ -148,8 +173,7 @@ class _Resumable(BaseLoop):
         self._seed = self.dataloader.sampler.seed
         # What one step takes over all ranks.
         self._step_size = self.dataloader.batch_sampler.batch_size * self.dataloader.sampler.world_size
-        _announce(runner, batch)
-        runner.auto_scale_lr = batch.scaling(runner.auto_scale_lr)
+        batch.scale_rate(runner)
 
     def _go_to_position(self) -> None:
         """After a checkpoint was loaded: lets the data go on where that run was."""
@@ -262,27 +286,10 @@ def _shared_seed(runner: Runner) -> int:
     return seed.item()
 
 
-def _batch_of(runner: Runner, dataloader: dict) -> EffectiveBatch:
-    """What an update of this run is made of; the optimiser wrapper may not be built yet."""
-    if not isinstance(dataloader, dict):
-        raise ValueError(f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict')
-    wrapper = runner.optim_wrapper
-    accumulate = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else wrapper._accumulative_counts
-    return EffectiveBatch(runner.world_size, dataloader['batch_size'], accumulate, crops_per_image(dataloader))
-
-
-def _announce(runner: Runner, batch: EffectiveBatch) -> None:
-    """Logs the learning rate and what makes it."""
-    wrapper = runner.optim_wrapper
-    rate = wrapper['optimizer']['lr'] if isinstance(wrapper, dict) else wrapper.optimizer.defaults['lr']
-    print_log(batch.explain(rate, runner.auto_scale_lr), logger='current')
-
-
 def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: EffectiveBatch) -> dict:
     """The config of a data loader with its dataset and sampler replaced by those above."""
     # Epochs of whole updates, so that their number does not depend on how the ranks share one.
     whole = dataloader.get('drop_last') or batch.accumulate > 1
-    multiple = batch.gpus * batch.batch_size * batch.accumulate if whole else 1
     sampler = dataloader['sampler']
     kind = sampler['type'] if isinstance(sampler['type'], str) else sampler['type'].__name__
     if kind not in ('DefaultSampler', 'InfiniteSampler') or dataloader.get('batch_sampler'):
@@ -296,9 +303,9 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: Effective
         'sampler': dict(
             type=ResumableSampler,
             seed=seed,
-            shuffle=sampler.get('shuffle', True),
             endless=endless,
-            multiple=multiple,
+            multiple=batch.total if whole else 1,
+            **{name: sampler[name] for name in ('shuffle', 'repeats') if name in sampler},
         ),
         'worker_init_fn': dict(type=obey_parent_alone),
     }

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from mae_plugin.engine import batch as module
-from mae_plugin.engine.batch import EffectiveBatch, crops_per_image, fit_batch
+from mae_plugin.engine.batch import EffectiveBatch, fit_batch
 from mmengine.config import Config
 
 from ..conftest import FINETUNE, LINEAR, PRETRAIN, ROOT
@@ -21,7 +21,7 @@ def on_gpus(monkeypatch):
     [
         (PRETRAIN, (8, 512, 1), 'lr 2.4e-3 = 1.5e-4 × 4096 / 256 (8 GPUs × 512 × 1)'),
         (PRETRAIN, (1, 64, 64), 'lr 2.4e-3 = 1.5e-4 × 4096 / 256 (1 GPU × 64 × 64)'),
-        (PRETRAIN, (64, 16, 1, 4), 'lr 2.4e-3 = 1.5e-4 × 4096 / 256 (64 GPUs × 16 × 1 × 4 crops)'),
+        (PRETRAIN, (64, 64, 1, 4), 'lr 2.4e-3 = 1.5e-4 × 4096 / 256 (64 GPUs × 64 × 1, 4 crops of each image)'),
         (PRETRAIN, (1, 512, 1), 'lr 3e-4 = 1.5e-4 × 512 / 256 (1 GPU × 512 × 1)'),
         (FINETUNE, (4, 128, 2), 'lr 2e-3 = 5e-4 × 1024 / 256 (4 GPUs × 128 × 2)'),
         (LINEAR, (8, 2048, 1), 'lr 6.4 = 0.1 × 16384 / 256 (8 GPUs × 2048 × 1)'),
@@ -35,7 +35,6 @@ def test_the_line_at_the_start(on_gpus, config, batch, line):
 def test_without_the_rule(on_gpus):
     said = EffectiveBatch(2, 8, 1).explain(1e-3, None)
     assert said == 'lr 1e-3, whatever the batch, which is 16 (2 GPUs × 8 × 1)'
-    assert EffectiveBatch(2, 8, 4).scaling(None) is None
 
 
 def test_mmengine_scales_by_all_of_it(images, tmp_path):  # noqa: F811
@@ -72,15 +71,6 @@ def test_flags(monkeypatch, gpus, given, expected):
     cfg = config()
     fit_batch(cfg, *given)
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)) == expected
-
-
-def test_flags_with_several_crops(monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '8')
-    cfg = config()
-    cfg.train_dataloader.sampler.repeats = 4
-    assert crops_per_image(cfg.train_dataloader) == 4
-    fit_batch(cfg, 64, None)
-    assert cfg.optim_wrapper.accumulative_counts == 2
 
 
 @pytest.mark.parametrize(
