@@ -73,6 +73,7 @@ def test_nothing_but_the_promised_names_changes():
         ('HOOKS', 'CompileHook'),
         ('HOOKS', 'LeanRuntimeInfoHook'),
         ('HOOKS', 'LenientLoggerHook'),
+        ('MMENGINE_MODEL_WRAPPERS', 'FullyShardedModel'),
         ('HOOKS', 'NaNGuardHook'),
         ('HOOKS', 'PreemptionHook'),
         ('HOOKS', 'SafeCheckpointHook'),

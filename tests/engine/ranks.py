@@ -8,6 +8,7 @@ import signal
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import HOOKS, MODELS
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from ..conftest import PRETRAIN, ROOT, tiny_config
+from ..conftest import LINEAR, PRETRAIN, ROOT, tiny_config
 
 STEPS = 10
 LR = 1e-3
@@ -77,7 +78,7 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
     cfg.train_dataloader.update(batch_size=batch_size, num_workers=0)
     cfg.train_dataloader.pop('persistent_workers')
     cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
-    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    cfg.train_dataloader.dataset.pipeline[0].scale = 32
     cfg.train_cfg = dict(type='ResumableEpochLoop', max_epochs=2)
     cfg.default_hooks.checkpoint.update(interval=-1)
     cfg.merge_from_dict(
@@ -138,6 +139,15 @@ class SignalAt(Hook):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+def probe_statistics() -> list[dict]:
+    """Each rank's statistics of a BatchNorm that saw another batch, after the hook of the linear probe."""
+    norm = torch.nn.BatchNorm1d(3, momentum=1.0, affine=False)
+    norm(torch.arange(12.0).reshape(4, 3) * (get_rank() + 1))
+    for hook in Config.fromfile(ROOT / LINEAR).custom_hooks:
+        HOOKS.build(hook).after_train_epoch(SimpleNamespace(model=norm))
+    return all_gather_object(norm.state_dict())
+
+
 def main() -> None:
     images, folder = map(Path, sys.argv[1:])
     torch.distributed.init_process_group('gloo')
@@ -171,6 +181,7 @@ def main() -> None:
                 pixels=[pixels for pixels, _ in everyone],
             )
         )
+    found['BatchNorm'] = probe_statistics()
     if get_rank() == 0:
         torch.save(found, folder / 'found.pt')
 

@@ -111,3 +111,11 @@ def test_training_ends_when_going_back_does_not_help(folder, found):
     (end,) = (line for line in log.splitlines() if 'Training ends' in line)
     for part in ('at iteration', 'the loss of rank 1', 'lr 0.0', 'loss scale 1', 'epoch_1.pth did not help'):
         assert part in end
+
+
+def test_the_probe_evaluates_with_the_average_of_all_ranks(found):
+    """Columns 0, 3, 6, 9 and on, times one and times two: means 4.5 and 9, variances 15 and 60."""
+    for statistics in found['BatchNorm']:
+        torch.testing.assert_close(statistics['running_mean'], torch.tensor([6.75, 8.25, 9.75]))
+        torch.testing.assert_close(statistics['running_var'], torch.full((3,), 37.5))
+        assert statistics['num_batches_tracked'] == 1
