@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import FINETUNE, PRETRAIN, ROOT, SMALL_PRETRAIN, SMALL_TEST, write_jpegs
+from .conftest import FINETUNE, PRETRAIN, ROOT, SMALL_FINETUNE, SMALL_PRETRAIN, SMALL_TEST, run, write_jpegs
 
 
 def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen:
@@ -58,26 +58,26 @@ def test_bad_days(tmp_path):
     folders = ['--work-dir', work_dir, '--data-root', tmp_path / 'images']
 
     # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone.
-    run = start('dist_train.sh', PRETRAIN, 2, *folders, *options, 'train_cfg.max_epochs=1000')
-    said = wait_for(run, r'Epoch\(train\) +\[ *2\]\[1/2\]')
+    job = start('dist_train.sh', PRETRAIN, 2, *folders, *options, 'train_cfg.max_epochs=1000')
+    said = wait_for(job, r'Epoch\(train\) +\[ *2\]\[1/2\]')
     assert 'lr 4.687e-6 = 1.5e-4 × 8 / 256 (2 processes × 4 × 1)' in said
     assert 'The step is compiled by torch.compile' in said and 'does not work here' not in said
-    os.kill(run.pid, signal.SIGTERM)
-    rest, _ = run.communicate()
-    assert run.returncode == 75, rest[-4000:]
+    os.kill(job.pid, signal.SIGTERM)
+    rest, _ = job.communicate()
+    assert job.returncode == 75, rest[-4000:]
     (checkpoint,) = work_dir.glob('*.pth')
     stopped = torch.load(checkpoint, weights_only=True)['meta']
     assert checkpoint.name == f'iter_{stopped["iter"]}.pth' and stopped['batch'] == [2, 4, 1, 1]
 
     # A process that dies takes the others along, and the launcher says why.
-    run = start('dist_train.sh', PRETRAIN, 2, *folders, '--resume', *options, 'train_cfg.max_epochs=1000')
-    wait_for(run, r'Epoch\(train\)')
-    victim = workers_of(run.pid)[1]
+    job = start('dist_train.sh', PRETRAIN, 2, *folders, '--resume', *options, 'train_cfg.max_epochs=1000')
+    wait_for(job, r'Epoch\(train\)')
+    victim = workers_of(job.pid)[1]
     os.kill(victim, signal.SIGKILL)
     begin = time.monotonic()
-    said, _ = run.communicate()
+    said, _ = job.communicate()
     assert time.monotonic() - begin < 60
-    assert run.returncode == 1
+    assert job.returncode == 1
     assert f'Signal 9 (SIGKILL) received by PID {victim}' in said
 
     # Another number of processes goes on with updates of the same size.
@@ -98,6 +98,21 @@ def test_bad_days(tmp_path):
 def test_two_processes_evaluate(imagenet, tmp_path):
     arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--cfg-options', *SMALL_TEST]
     assert 'accuracy/top1' in launch('dist_test.sh', FINETUNE, 'None', 2, *arguments)
+
+
+@pytest.mark.slow
+def test_sharded_fine_tuning(imagenet, tmp_path):
+    """Trains and evaluates in shares; the checkpoint is a plain one, with which one process gets the same accuracy."""
+    options = [*SMALL_FINETUNE, *SMALL_TEST, 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=1']
+    options += ['train_dataloader.batch_size=4', 'model_wrapper_cfg.type=FullyShardedModel']
+    arguments = ['--work-dir', tmp_path / 'run', '--data-root', imagenet, '--cfg-options', *options]
+    launch('dist_train.sh', FINETUNE, 2, *arguments)
+    lines = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    out = tmp_path / 'metrics.json'
+    arguments = ['--work-dir', tmp_path / 'test', '--data-root', imagenet, '--out', out, '--out-item', 'metrics']
+    run('tools/test.py', FINETUNE, tmp_path / 'run' / 'epoch_1.pth', *arguments, '--cfg-options', *SMALL_TEST)
+    metrics = json.loads(out.read_text())
+    assert metrics and metrics == {key: json.loads(lines[-1])[key] for key in metrics}
 
 
 def stand_in(folder: Path, name: str, script: str) -> None:
@@ -128,22 +143,22 @@ def test_slurm_goes_on(tmp_path):
     stand_in(tmp_path, 'scontrol', f'echo "$@" > {tmp_path}/requeued')
     arguments = ['slurm_train.sh', 'gpu', 'mae', 'c.py', 'work']
     path = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', SLURM_JOB_ID='')
-    run = start(*arguments, **path)
+    job = start(*arguments, **path)
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        wait_for(run, 'up')
-        os.kill(run.pid, number)
-    run.communicate()
-    assert run.returncode == 0
+        wait_for(job, 'up')
+        os.kill(job.pid, number)
+    job.communicate()
+    assert job.returncode == 0
     calls = (tmp_path / 'calls').read_text().splitlines()
     assert [call.count('--resume') for call in calls] == [0, 1, 2]
     assert not (tmp_path / 'requeued').exists()
 
     (tmp_path / 'calls').unlink()
-    run = start(*arguments, **path | dict(SLURM_JOB_ID='17', SLURM_RESTART_COUNT='1'))
-    wait_for(run, 'up')
-    os.kill(run.pid, signal.SIGTERM)
-    run.communicate()
-    assert run.returncode == 75
+    job = start(*arguments, **path | dict(SLURM_JOB_ID='17', SLURM_RESTART_COUNT='1'))
+    wait_for(job, 'up')
+    os.kill(job.pid, signal.SIGTERM)
+    job.communicate()
+    assert job.returncode == 75
     assert (tmp_path / 'calls').read_text().count('--resume') == 1
     assert (tmp_path / 'requeued').read_text() == 'requeue 17\n'
 

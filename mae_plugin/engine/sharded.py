@@ -57,8 +57,14 @@ class FullyShardedModel(nn.Module):
 
     detect_anomalous_params = False
     _run_forward = MMDistributedDataParallel._run_forward
-    val_step = MMDistributedDataParallel.val_step
-    test_step = MMDistributedDataParallel.test_step
+
+    def val_step(self, data: dict | tuple | list) -> list:
+        """Predictions; afterwards all weights are shares again, which torch leaves to the next step."""
+        predictions = self.module.val_step(data)
+        self.module.reshard()
+        return predictions
+
+    test_step = val_step
 
 
 def save_whole_tensors(optimizer: torch.optim.Optimizer) -> None:
