@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count, cycle, islice
 from pathlib import Path
 
@@ -160,6 +161,7 @@ class _Resumable(BaseLoop):
     """What both loops add to mmengine's: addressed data, seeded steps, the position in the data, and going back."""
 
     endless: bool
+    dataloader_iterator: Iterator | None = None
 
     go_back_to: Path | None = None
     """Set by a hook: the checkpoint from which to go on, with other data, after the present step."""
@@ -200,6 +202,23 @@ class _Resumable(BaseLoop):
         self.go_back_to = None
         return True
 
+    @contextmanager
+    def _ending_workers(self) -> Iterator[None]:
+        """Ends data-loader workers at once when training does not come to its end.
+
+        torch asks them politely, by locks that a worker which was killed may hold for ever: the run would hang, and
+        other ranks with it.
+        """
+        try:
+            yield
+        except BaseException:
+            # mmengine's iteration-based loop wraps the loader's own.
+            batches = getattr(self.dataloader_iterator, '_iterator', self.dataloader_iterator)
+            for worker in getattr(batches, '_workers', ()):
+                batches._shutdown = True
+                worker.terminate()
+            raise
+
     def run_iter(self, *args) -> None:
         """One step, whose random numbers depend on seed, iteration and rank alone."""
         sampler = self.dataloader.sampler
@@ -225,7 +244,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Trains to the last epoch."""
         self._go_to_position()
-        return super().run()
+        with self._ending_workers():
+            return super().run()
 
     def run_epoch(self) -> None:
         """Trains to the end of an epoch, from the step at which it was interrupted."""
@@ -240,7 +260,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         # The sampler has been told the epoch by mmengine's hook; a config without that hook gets the same data.
         self.dataloader.sampler.set_epoch(self._epoch)
         first = self.dataloader.sampler.position // self._step_size
-        for index, batch in enumerate(self.dataloader, start=first):
+        self.dataloader_iterator = iter(self.dataloader)
+        for index, batch in enumerate(self.dataloader_iterator, start=first):
             self.run_iter(index, batch)
             if self._gone_back():
                 return False
@@ -259,6 +280,10 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Trains to the last iteration."""
         self._go_to_position()
+        with self._ending_workers():
+            return self._run()
+
+    def _run(self) -> torch.nn.Module:
         if self._iter > 0:
             # mmengine's own would load everything up to here once more.
             self.dataloader_iterator = iter(self.dataloader)

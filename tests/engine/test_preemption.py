@@ -88,6 +88,26 @@ def test_signals_are_given_back(images, tmp_path):  # noqa: F811
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.timeout(60)
+def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):  # noqa: F811
+    """A worker dies of SIGKILL with the lock by which torch would tell it to end: the run ends all the same."""
+
+    class Losses(resumable.Losses):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 3:
+                batches = runner.train_loop.dataloader_iterator
+                batches = getattr(batches, '_iterator', batches)
+                batches._workers_done_event._cond.acquire()
+                batches._workers[0].kill()
+                time.sleep(10)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, 'Losses', Losses)
+        with pytest.raises(RuntimeError, match='DataLoader worker|worker of the data loader was killed'):
+            train(images, tmp_path, workers=2, by_epoch=by_epoch)
+
+
 def test_a_worker_obeys_its_parent(tmp_path):
     """A worker ignores a stranger's SIGTERM and ends on its parent's."""
     from mae_plugin.engine.preemption import obey_parent_alone
