@@ -69,10 +69,19 @@ class SafeCheckpointHook(CheckpointHook):
     fails, on a full disk for one, is an error in the log and not the end of training.
 
     Arguments are those of ``CheckpointHook``.
+
+    Raises:
+        ValueError: if checkpoints by iteration would fall between the steps of one update.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Chooses the checkpoint to resume from if none was named."""
+        steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if not self.by_epoch and self.interval > 0 and self.interval % steps:
+            raise ValueError(
+                f'a checkpoint every {self.interval} steps would fall between the {steps} steps that make an update; '
+                f'give default_hooks.checkpoint.interval a multiple of {steps}'
+            )
         if runner._resume and runner._load_from is None:
             found = [str(newest_whole_checkpoint(runner.work_dir) or '') if is_main_process() else None]
             broadcast_object_list(found)

@@ -121,3 +121,8 @@ def test_another_number_of_gpus():
 def test_another_batch_is_refused(batch, remedy):
     with pytest.raises(ValueError, match=f'trained with 4096 images an update .* another learning rate; {remedy}'):
         EffectiveBatch(*batch).take_over(copy.deepcopy(CHECKPOINT))
+
+
+def test_checkpoints_fall_on_whole_updates(images, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match='every 4 steps would fall between the 3 steps that make an update; give'):
+        train(images, tmp_path, interval=4, **{'optim_wrapper.accumulative_counts': 3})
