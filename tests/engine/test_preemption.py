@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -21,9 +22,9 @@ class Signals(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.step:
-            children = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
-            for pid in (*map(int, children), os.getpid()):
-                os.kill(pid, self.number)
+            workers = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
+            # From outside, as a worker does end on a signal from its parent.
+            subprocess.run(['kill', f'-{int(self.number)}', str(os.getpid()), *workers], check=True)
             # A worker that dies of it would be noticed by now.
             time.sleep(0.3)
 
