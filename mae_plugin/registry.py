@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import (
     DATASETS,
@@ -38,6 +39,9 @@ def register_all() -> None:
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
+            engine.LenientLoggerHook,
+            engine.NaNGuardHook,
+            engine.PreemptionHook,
             engine.SafeCheckpointHook,
             engine.TimeLimitHook,
             engine.WeightsFitHook,
@@ -45,6 +49,8 @@ def register_all() -> None:
         LOOPS: [engine.ResumableEpochLoop, engine.ResumableIterLoop],
         OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
+        # The Runner looks for wrappers in mmengine's own registry alone.
+        MODEL_WRAPPERS: [engine.FullyShardedModel],
         PARAM_SCHEDULERS: [engine.WarmupCosineLR],
         TRANSFORMS: [data.LoadCenterCrop, data.LoadRandomCrop],
     }

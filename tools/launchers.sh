@@ -11,10 +11,33 @@ usage_unless() {
 by_torchrun() {
     local gpus=$1 tool=$2
     shift 2
-    exec "$python" -m torch.distributed.run \
+    exec "$python" "$tools/torchrun.py" \
         --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$gpus" \
         --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
         "$tools/$tool" "$@"
+}
+
+# by_srun_until_done PARTITION JOB_NAME TOOL ARGUMENTS...: by_srun, and again with --resume whenever the run was told to
+# stop (exit code 75): within a batch job through a requeue, else at once.
+by_srun_until_done() {
+    local pid code
+    [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || set -- "$@" --resume
+    while true; do
+        by_srun "$@" &
+        pid=$!
+        # shellcheck disable=SC2064  # this run's process
+        trap "kill -USR1 $pid" TERM USR1
+        # A signal ends the waiting, not the run.
+        while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done
+        code=0
+        wait "$pid" || code=$?
+        [ "$code" = 75 ] || exit "$code"
+        if [ -n "${SLURM_JOB_ID:-}" ]; then
+            scontrol requeue "$SLURM_JOB_ID"
+            exit "$code"
+        fi
+        set -- "$@" --resume
+    done
 }
 
 # by_srun PARTITION JOB_NAME TOOL ARGUMENTS...: GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS in the environment.
@@ -24,6 +47,6 @@ by_srun() {
     # shellcheck disable=SC2086  # SRUN_ARGS is a list of words
     exec srun --partition "$partition" --job-name "$name" \
         --ntasks "${GPUS:-8}" --ntasks-per-node "${GPUS_PER_NODE:-8}" --gres "gpu:${GPUS_PER_NODE:-8}" \
-        --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+        --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 --signal=USR1@120 ${SRUN_ARGS:-} \
         "$python" -u "$tools/$tool" "$@"
 }

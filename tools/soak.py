@@ -3,8 +3,9 @@
 python tools/soak.py --kills 50
 
 A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
-data-loader workers. Survived means that the next start found a whole checkpoint (or none was due yet) and went on;
-at the end, losses of all steps and final weights must be those of the undisturbed run, bit for bit.
+data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or
+none was due yet) and went on; at the end, losses of all steps and final weights must be those of the undisturbed run,
+bit for bit.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from rich.progress import track
 from rich.table import Table
 
 CONFIG = mae_plugin.registry.asset_root() / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
-WAYS = ('at a random moment', 'while a checkpoint is written', 'of a data-loader worker')
+WAYS = ('at a random moment', 'while a checkpoint is written', 'SIGTERM at a random moment', 'of a data-loader worker')
 EPOCHS, STEPS_PER_EPOCH, BATCH = 4, 6, 4
 COUNTED = 'losses.txt'
 
@@ -99,6 +100,8 @@ def start(cfg: Config) -> int:
             runner.register_hook(NoteLosses())
             runner.train()
             failed = 0
+        except SystemExit as ended:
+            failed = ended.code
         except BaseException:
             sys.stdout.flush()
             traceback.print_exc()
@@ -119,13 +122,13 @@ def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, in
     while (status := ended(pid)) is None:
         victim = None
         if time.monotonic() > moment:
-            if way == WAYS[0] or (way == WAYS[1] and any(work_dir.glob('*.part'))):
+            if way in (WAYS[0], WAYS[2]) or (way == WAYS[1] and any(work_dir.glob('*.part'))):
                 victim = pid
-            elif way == WAYS[2]:
+            elif way == WAYS[3]:
                 workers = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
                 victim = int(random.choice(workers)) if workers else None
         if victim:
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, signal.SIGTERM if way == WAYS[2] else signal.SIGKILL)
             return True, os.waitpid(pid, 0)[1]
         time.sleep(0.0002)
     return False, status
@@ -165,7 +168,7 @@ def main() -> int:
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
     random.seed(args.seed)
-    ways = WAYS if args.workers else WAYS[:2]
+    ways = WAYS if args.workers else WAYS[:3]
     struck, survived, halves, finished, identical = Counter(), Counter(), 0, 0, 0
 
     with tempfile.TemporaryDirectory() as folder:
@@ -208,8 +211,8 @@ def main() -> int:
     table = Table(
         title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU'
     )
-    for name in ('SIGKILL', 'kills', 'survived'):
-        table.add_column(name, justify='left' if name == 'SIGKILL' else 'right')
+    for name in ('SIGKILL, or as named', 'kills', 'survived'):
+        table.add_column(name, justify='left' if 'SIGKILL' in name else 'right')
     for way in ways:
         table.add_row(way, str(struck[way]), str(survived[way]))
     Console(width=100).print(table)

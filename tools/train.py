@@ -5,6 +5,7 @@ python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 
 import argparse
 
+from mae_plugin.engine.batch import fit_batch
 from mae_plugin.engine.launch import (
     SetupErrors,
     add_common_arguments,
@@ -27,6 +28,18 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint, or, without one, from the latest in the work dir',
     )
     parser.add_argument('--pretrained', metavar='CHECKPOINT', help="start from this encoder, in place of the config's")
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        metavar='IMAGES',
+        help="images a step and GPU; steps are added up until an update has the recipe's number of images",
+    )
+    parser.add_argument(
+        '--accumulate',
+        type=int,
+        metavar='STEPS',
+        help="steps that make an update; without --batch-size, that follows from the recipe's images an update",
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (on in our configs)'
@@ -52,6 +65,7 @@ def main() -> None:
             if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
                 raise ValueError(f'{args.config} says for no batch size its learning rate is meant (auto_scale_lr)')
             cfg.auto_scale_lr.enable = True
+        fit_batch(cfg, args.batch_size, args.accumulate)
         if args.no_persistent_workers:
             for name in ('train_dataloader', 'val_dataloader'):
                 (cfg.get(name) or {}).pop('persistent_workers', None)

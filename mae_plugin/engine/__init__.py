@@ -5,17 +5,24 @@ from .checkpoint_hook import SafeCheckpointHook
 from .compile_hook import CompileHook
 from .fit_hook import WeightsFitHook
 from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
+from .nan_guard import NaNGuardHook
+from .preemption import PreemptionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
-from .runtime_info import LeanRuntimeInfoHook
+from .runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
 from .schedule import WarmupCosineLR
+from .sharded import FullyShardedModel
 from .time_limit import TimeLimitHook
 
 __all__ = [
     'AutoAmpOptimWrapper',
     'CompileHook',
+    'FullyShardedModel',
     'LeanRuntimeInfoHook',
+    'LenientLoggerHook',
     'MergedLayerDecayConstructor',
     'MergedOptimWrapperConstructor',
+    'NaNGuardHook',
+    'PreemptionHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SafeCheckpointHook',

@@ -9,12 +9,16 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from .finite import SkipsBadUpdates
+from .sharded import save_whole_tensors
 
-class AutoAmpOptimWrapper(AmpOptimWrapper):
+
+class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
     """``AmpOptimWrapper`` that picks its precision from the device.
 
     bfloat16 without a loss scaler where the GPU computes in it, float16 with a dynamic one on older GPUs, plain
     float32 without a GPU. One log line says which. A checkpoint written with one of them resumes with any other.
+    Updates that are not finite are skipped in all of them (:class:`SkipsBadUpdates`).
 
     Args:
         **kwargs: arguments of mmengine's ``OptimWrapper``.
@@ -34,6 +38,7 @@ class AutoAmpOptimWrapper(AmpOptimWrapper):
         else:
             super().__init__(dtype='float16', loss_scale='dynamic', **kwargs)
             precision = 'float16 mixed precision with a loss scaler, as this GPU has no bfloat16'
+        save_whole_tensors(self.optimizer)
         print_log(f'Training in {precision}.', logger='current')
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:

@@ -8,175 +8,87 @@ number of data-loader workers makes no difference.
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain, count, cycle, islice
+from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.dist import broadcast, get_dist_info
-from mmengine.registry import DATASETS
+from mmengine.dist import broadcast
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import Dataset, Sampler
 
-
-def seed_at(*address: int | str) -> int:
-    """The 64-bit seed that belongs to an address such as ``('sample', seed, epoch, index)``."""
-    return int.from_bytes(hashlib.blake2b(repr(address).encode(), digest_size=8).digest(), 'little')
-
-
-def seed_generators(seed: int) -> None:
-    """Seeds Python's, numpy's and torch's generators, those of a GPU in use included."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: without a GPU in use it notes down a stack trace for each it might find later.
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
-        torch.cuda.manual_seed(seed)
-
-
-class AddressedDataset(Dataset):
-    """A dataset whose samples do not depend on what was loaded before them.
-
-    Takes the addresses (index, epoch, repeat, seed) of :class:`ResumableSampler` and seeds all generators before it
-    asks the dataset within. A plain index is passed on.
-
-    Args:
-        dataset: config of any dataset, or the dataset.
-    """
-
-    def __init__(self, dataset: dict | Dataset) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-
-    @property
-    def metainfo(self) -> dict:
-        """The dataset's own."""
-        return self.dataset.metainfo
-
-    def full_init(self) -> None:
-        """Reads the annotations of a dataset that puts it off."""
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, address: int | tuple[int, int, int, int]) -> dict:
-        if isinstance(address, int):
-            return self.dataset[address]
-        index, epoch, repeat, seed = address
-        seed_generators(seed_at('sample', seed, epoch, index, repeat))
-        return self.dataset[index]
-
-
-class ResumableSampler(Sampler):
-    """Deals out the addresses (index, epoch, repeat, seed) of a dataset's samples to all ranks, from any position on.
-
-    Every rank gets the same number: an epoch is filled up from its own beginning.
-
-    Args:
-        dataset: what to sample from.
-        seed: the run's seed, the same on every rank.
-        shuffle: a new order in every epoch, or always that of the dataset.
-        endless: one epoch after the other without end; ``position`` then counts from the start of the first.
-        repeats: how often in a row a sample is dealt out, at different addresses, so that an image is read and decoded
-            once for several crops. An epoch stays as long as the dataset: it takes one in ``repeats`` of its samples,
-            and so many epochs together take them all.
-
-    Raises:
-        ValueError: if ``repeats`` is not positive.
-    """
-
-    def __init__(
-        self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False, repeats: int = 1
-    ) -> None:
-        if repeats < 1:
-            raise ValueError(f'repeats={repeats} is out of range: it is how often in a row an image is used')
-        self.dataset = dataset
-        self.seed = seed
-        self.shuffle = shuffle
-        self.endless = endless
-        self.repeats = repeats
-        self.rank, self.world_size = get_dist_info()
-        self.epoch = 0
-        self.position = 0
-        """Number of samples, over all ranks, that this epoch has given already."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Goes to the start of an epoch, or stays where it is if that is the present one."""
-        if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
-
-    def __len__(self) -> int:
-        """Samples of a whole epoch for this rank."""
-        return -(-len(self.dataset) // self.world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
-        if self.endless:
-            epoch, position = divmod(self.position, len(self.dataset))
-            later = chain.from_iterable(map(self._addresses, count(epoch + 1)))
-        else:
-            epoch, position = self.epoch, self.position
-            missing = -max(0, len(self.dataset) - position) % self.world_size
-            later = islice(cycle(self._addresses(epoch)), missing)
-        return islice(chain(self._addresses(epoch, position), later), self.rank, None, self.world_size)
-
-    def _addresses(self, epoch: int, position: int = 0) -> Iterator[tuple[int, int, int, int]]:
-        size = len(self.dataset)
-        order = torch.arange(size)
-        turn, part = divmod(epoch, self.repeats)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(seed_at('order', self.seed, turn))
-            order = torch.randperm(size, generator=generator)
-        needed = -(-size // self.repeats)
-        order = order.roll(-part * needed)[:needed]
-        # Ranks take turns, so one round has a sample for each. A list of a whole epoch would take gigabytes.
-        step = self.world_size if self.repeats > 1 else 2**16
-        addresses = (
-            (index, epoch, repeat, self.seed)
-            for start in range(0, needed, step)
-            for repeat in range(self.repeats)
-            for index in order[start : start + step].tolist()
-        )
-        return islice(addresses, position, size)
-
-
-@contextmanager
-def _explains_killed_workers() -> Iterator[None]:
-    """Says what the death of a data loader's worker is, which looks like this or that from outside."""
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
-            raise
-        raise RuntimeError(
-            'a worker of the data loader was killed, by the system perhaps, for want of memory; go on with --resume, '
-            'and with a smaller train_dataloader.num_workers'
-        ) from error
+from .addresses import AddressedDataset, ResumableSampler, seed_at, seed_generators
+from .batch import EffectiveBatch
+from .preemption import obey_parent_alone
 
 
 class _Resumable(BaseLoop):
-    """What both loops add to mmengine's: addressed data, seeded steps, and the position in the data."""
+    """What both loops add to mmengine's: addressed data, seeded steps, the position in the data, and going back."""
 
     endless: bool
+    dataloader_iterator: Iterator | None = None
+
+    go_back_to: Path | None = None
+    """Set by a hook: the checkpoint from which to go on, with other data, after the present step."""
 
     def __init__(self, runner: Runner, dataloader: dict, *args, **kwargs) -> None:
-        super().__init__(runner, _with_addresses(dataloader, _shared_seed(runner), self.endless), *args, **kwargs)
+        batch = EffectiveBatch.of(runner, dataloader)
+        super().__init__(
+            runner, _with_addresses(dataloader, _shared_seed(runner), self.endless, batch), *args, **kwargs
+        )
+        self.batch = batch
         self._seed = self.dataloader.sampler.seed
         # What one step takes over all ranks.
         self._step_size = self.dataloader.batch_sampler.batch_size * self.dataloader.sampler.world_size
+        batch.scale_rate(runner)
 
     def _go_to_position(self) -> None:
         """After a checkpoint was loaded: lets the data go on where that run was."""
         sampler = self.dataloader.sampler
-        # A checkpoint brings its own seed with it.
-        sampler.seed = self._seed = _shared_seed(self.runner)
-        epoch, position = self.runner.message_hub.get_info('data_position', (0, 0))
+        hub = self.runner.message_hub
+        # A checkpoint brings its own seed with it; each going back moves every address that follows from it.
+        seed, times = _shared_seed(self.runner), hub.get_info('times_gone_back', 0)
+        sampler.seed = self._seed = seed_at('gone back', seed, times) if times else seed
+        epoch, position = hub.get_info('data_position', (0, 0))
         if self._iter > 0:
             sampler.set_epoch(self._epoch)
             sampler.position = position if epoch == self._epoch else 0
+
+    def _gone_back(self) -> bool:
+        """Goes back if a hook has asked for it, and says whether it did."""
+        if self.go_back_to is None:
+            return False
+        hub = self.runner.message_hub
+        times = hub.get_info('times_gone_back', 0) + 1
+        self.runner.resume(str(self.go_back_to))
+        hub.update_info('times_gone_back', times)
+        self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        self._go_to_position()
+        self.go_back_to = None
+        return True
+
+    @contextmanager
+    def _minding_workers(self) -> Iterator[None]:
+        """Ends data-loader workers at once when training does not come to its end, and says so if one was killed.
+
+        torch asks them politely, by locks that a worker which was killed may hold for ever: the run would hang, and
+        other ranks with it. Such a death looks like this or that from outside.
+        """
+        try:
+            yield
+        except BaseException as error:
+            # mmengine's iteration-based loop wraps the loader's own.
+            batches = getattr(self.dataloader_iterator, '_iterator', self.dataloader_iterator)
+            workers = getattr(batches, '_workers', ())
+            dead = 'DataLoader worker' in str(error) or any(worker.exitcode for worker in workers)
+            for worker in workers:
+                batches._shutdown = True
+                worker.terminate()
+            if dead and isinstance(error, Exception):
+                raise RuntimeError(
+                    'a worker of the data loader was killed, by the system perhaps, for want of memory; go on with '
+                    '--resume, and with a smaller train_dataloader.num_workers'
+                ) from error
+            raise
 
     def run_iter(self, *args) -> None:
         """One step, whose random numbers depend on seed, iteration and rank alone."""
@@ -191,7 +103,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's epoch-based loop that resumes exactly, from the middle of an epoch as well.
 
     Arguments are those of ``EpochBasedTrainLoop``. ``train_dataloader`` is the usual config with a DefaultSampler or
-    InfiniteSampler, whose ``shuffle`` is kept; dataset and pipeline may be any.
+    InfiniteSampler, whose ``shuffle`` is kept; dataset and pipeline may be any. With gradient accumulation an epoch
+    consists of whole updates.
 
     Raises:
         ValueError: for another sampler, or a data loader that is built already.
@@ -199,23 +112,32 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
     endless = False
 
-    @_explains_killed_workers()
     def run(self) -> torch.nn.Module:
         """Trains to the last epoch."""
         self._go_to_position()
-        return super().run()
+        with self._minding_workers():
+            return super().run()
 
     def run_epoch(self) -> None:
-        """Trains to the end of this epoch, from the step at which it was interrupted."""
+        """Trains to the end of an epoch, from the step at which it was interrupted."""
+        while not self._completes_epoch():
+            pass
+        self._epoch += 1
+
+    def _completes_epoch(self) -> bool:
+        """Trains to the end of the epoch, unless a hook sends training back."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         # The sampler has been told the epoch by mmengine's hook; a config without that hook gets the same data.
         self.dataloader.sampler.set_epoch(self._epoch)
         first = self.dataloader.sampler.position // self._step_size
-        for index, batch in enumerate(self.dataloader, start=first):
+        self.dataloader_iterator = iter(self.dataloader)
+        for index, batch in enumerate(self.dataloader_iterator, start=first):
             self.run_iter(index, batch)
+            if self._gone_back():
+                return False
         self.runner.call_hook('after_train_epoch')
-        self._epoch += 1
+        return True
 
 
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
@@ -226,10 +148,13 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     endless = True
 
-    @_explains_killed_workers()
     def run(self) -> torch.nn.Module:
         """Trains to the last iteration."""
         self._go_to_position()
+        with self._minding_workers():
+            return self._run()
+
+    def _run(self) -> torch.nn.Module:
         if self._iter > 0:
             # mmengine's own would load everything up to here once more.
             self.dataloader_iterator = iter(self.dataloader)
@@ -238,6 +163,9 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
+            if self._gone_back():
+                self.dataloader_iterator = iter(self.dataloader)
+                continue
             self._decide_current_val_interval()
             due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
             if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
@@ -254,10 +182,10 @@ def _shared_seed(runner: Runner) -> int:
     return seed.item()
 
 
-def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
+def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: EffectiveBatch) -> dict:
     """The config of a data loader with its dataset and sampler replaced by those above."""
-    if not isinstance(dataloader, dict):
-        raise ValueError(f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict')
+    # Epochs of whole updates, so that their number does not depend on how the ranks share one.
+    whole = dataloader.get('drop_last') or batch.accumulate > 1
     sampler = dataloader['sampler']
     kind = sampler['type'] if isinstance(sampler['type'], str) else sampler['type'].__name__
     if kind not in ('DefaultSampler', 'InfiniteSampler') or dataloader.get('batch_sampler'):
@@ -272,6 +200,8 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
             type=ResumableSampler,
             seed=seed,
             endless=endless,
+            multiple=batch.total if whole else 1,
             **{name: sampler[name] for name in ('shuffle', 'repeats') if name in sampler},
         ),
+        'worker_init_fn': dict(type=obey_parent_alone),
     }

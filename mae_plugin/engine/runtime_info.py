@@ -24,7 +24,11 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Notes what the step gave."""
-        self._unread.append({f'train/{name}': _detached(value) for name, value in (outputs or {}).items()})
+        values = dict(outputs or {})
+        wrapper = runner.optim_wrapper
+        if getattr(wrapper, 'clip_grad_kwargs', None) and getattr(wrapper, 'grad_norm', None) is not None:
+            values['grad_norm'] = wrapper.grad_norm
+        self._unread.append({f'train/{name}': _detached(value) for name, value in values.items()})
         for buffer in runner.message_hub.log_scalars.values():
             buffer.max_length = self.history
         loader = runner.train_dataloader
@@ -46,6 +50,10 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
             self._read(runner)
             checkpoint['message_hub'] = runner.message_hub.state_dict()
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drops what was noted on a way that training goes back from."""
+        self._unread.clear()
+
     def _read(self, runner: Runner) -> None:
         """Hands the noted values to the message hub, fetching all of them at once."""
         tensors = [value for step in self._unread for value in step.values() if isinstance(value, torch.Tensor)]
@@ -55,6 +63,17 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
                 number = next(fetched) if isinstance(value, torch.Tensor) else value
                 runner.message_hub.update_scalar(name, number)
         self._unread.clear()
+
+
+class LenientLoggerHook(LoggerHook):
+    """mmengine's LoggerHook, which on a full disk goes without a line of the log instead of ending the training."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Writes a line where one is due."""
+        try:
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        except OSError as error:
+            runner.logger.error(f'The log could not be written ({error}); training goes on.')
 
 
 def _detached(value: object) -> object:

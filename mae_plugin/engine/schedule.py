@@ -53,8 +53,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         """Builds a scheduler that counts iterations from arguments in epochs (``convert_to_iter_based=True``)."""
         if epoch_length == 0:
             raise ValueError(
-                'there are fewer training images than one batch holds (over all GPUs), and incomplete batches are '
-                'dropped, so an epoch has no step; make train_dataloader.batch_size smaller'
+                'there are fewer training images than one batch holds (over all GPUs and accumulated steps), and '
+                'incomplete batches are dropped, so an epoch has no step; make train_dataloader.batch_size smaller'
             )
         end = end if end == INF else end * epoch_length
         return cls(*args, warmup=warmup * epoch_length, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
@@ -74,5 +74,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                 group[self.param_name] = value
 
     def _get_value(self) -> list[float]:
-        factor = warmup_cosine(self.last_step, self.warmup, self.end - self.begin, self.eta_min_ratio)
+        # All steps that add up to one update have its rate, as if they were one.
+        accumulate = 1 if self.by_epoch else getattr(self.optimizer, '_accumulative_counts', 1)
+        factor = warmup_cosine(
+            self.last_step // accumulate * accumulate, self.warmup, self.end - self.begin, self.eta_min_ratio
+        )
         return [base * factor for base in self.base_values]

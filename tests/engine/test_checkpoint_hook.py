@@ -2,15 +2,21 @@
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from mae_plugin.checkpoints import files
 from mae_plugin.engine.checkpoint_hook import SafeCheckpointHook, _RemovesLater, newest_whole_checkpoint
+from mmengine.hooks import Hook
 
 from ..conftest import run
-from .test_resumable import STEPS, images, train  # noqa: F401  (a fixture)
+from .test_resumable import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
 
 
 def names(folder):
@@ -95,8 +101,58 @@ def test_best_checkpoint_is_replaced(tmp_path):
         hook.file_backend.remove(path)
         assert path.exists()
     os.utime(kept, (1, 1))
-    hook._remove_outdated()
+    hook.file_backend.remove_outdated()
     assert not old.exists() and kept.exists()
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of 3 MB, room for a few of the tiny model's checkpoints."""
+    folder = Path(tempfile.mkdtemp())
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder], capture_output=True, text=True)
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip(f'no file system can be mounted here: {mounted.stderr.strip()}')
+    yield folder
+    # Lazily, as the run's log is still open.
+    subprocess.run(['umount', '--lazy', folder], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, tmp_path, capfd):  # noqa: F811
+    """Something fills the disk after the first checkpoint: training goes on, loudly, and resumes from that one."""
+
+    class Fills(Hook):
+        priority = 'LOWEST'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter == 3:
+                rest = shutil.disk_usage(small_disk).free
+                (small_disk / 'filler').write_bytes(bytes(rest))
+
+    import tests.engine.test_resumable as resumable
+
+    class Losses(resumable.Losses):
+        def before_run(self, runner):
+            runner.register_hook(Fills())
+
+    whole, weights = train(images, tmp_path / 'whole', interval=-1)
+    changes = {'default_hooks.checkpoint.max_keep_ckpts': 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, 'Losses', Losses)
+        losses, _ = train(images, small_disk, **changes)
+    assert losses == whole
+    assert names(small_disk) == ['iter_3.pth']
+    # On the console; the log is on the same disk.
+    said = ''.join(capfd.readouterr())
+    failure = r'(?m)^.* - ERROR - .*NO CHECKPOINT: the checkpoint could not be written \(\[Errno 28\] No space left'
+    assert len(re.findall(failure, said)) == 3
+    assert f'free some space in {small_disk}. The last good one is kept, and training goes on.' in said
+    (small_disk / 'filler').unlink()
+    rest, resumed = train(images, small_disk, resume=True, **changes)
+    assert rest == {step: whole[step] for step in range(3, STEPS)}
+    assert_identical(resumed, weights)
+    assert names(small_disk) == [f'iter_{STEPS}.pth']
 
 
 def test_soak(tmp_path):

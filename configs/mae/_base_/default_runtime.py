@@ -6,9 +6,11 @@ default_scope = 'mmpretrain'
 default_hooks = dict(
     runtime_info=dict(type='LeanRuntimeInfoHook'),
     compile=dict(type='CompileHook'),
-    logger=dict(type='LoggerHook', interval=100),
+    logger=dict(type='LenientLoggerHook', interval=100),
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     fit=dict(type='WeightsFitHook'),
+    guard=dict(type='NaNGuardHook', patience=50),
+    preemption=dict(type='PreemptionHook'),
 )
 train_cfg = dict(type='ResumableEpochLoop')
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -36,3 +36,6 @@ optim_wrapper = dict(
 param_scheduler = dict(type='WarmupCosineLR', warmup=10, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=16384)
 train_cfg = dict(max_epochs=90, val_interval=1)
+
+# As in the authors' code, each GPU normalises by its own part of the batch; what evaluation uses is the average of all.
+custom_hooks = [dict(type='SyncBuffersHook')]

@@ -1,0 +1,139 @@
+"""How many images an update takes, which is what decides the learning rate."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+# Where each launcher says how many processes it has started.
+_WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+# Rates are given for 256 images an update in the paper and in the authors' code.
+_RATE_UNIT = 256
+
+
+class EffectiveBatch(NamedTuple):
+    """What an update is made of."""
+
+    gpus: int
+    batch_size: int
+    """What a GPU takes in one step; with ``repeats``, every crop counts."""
+    accumulate: int
+    repeats: int = 1
+    """Crops in a row of the same image."""
+
+    @classmethod
+    def of(cls, runner: Runner, dataloader: dict) -> EffectiveBatch:
+        """That of a run with this config of a data loader; its optimiser wrapper may not be built yet.
+
+        Raises:
+            ValueError: if the data loader is not a config.
+        """
+        if not isinstance(dataloader, dict):
+            raise ValueError(
+                f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict'
+            )
+        wrapper = runner.optim_wrapper
+        built = not isinstance(wrapper, dict)
+        accumulate = wrapper._accumulative_counts if built else wrapper.get('accumulative_counts', 1)
+        repeats = dataloader.get('sampler', {}).get('repeats', 1)
+        return cls(runner.world_size, dataloader['batch_size'], accumulate, repeats)
+
+    @property
+    def total(self) -> int:
+        """Images of an update over all GPUs, every crop counted."""
+        return self.gpus * self.batch_size * self.accumulate
+
+    def __str__(self) -> str:
+        device = 'GPU' if torch.cuda.is_available() else 'process'
+        plural = '' if self.gpus == 1 else 's' if device == 'GPU' else 'es'
+        crops = f', {self.repeats} crops of each image' if self.repeats > 1 else ''
+        return f'{self.gpus} {device}{plural} × {self.batch_size} × {self.accumulate}{crops}'
+
+    def scale_rate(self, runner: Runner) -> None:
+        """Logs the learning rate, and lets mmengine, which knows of GPUs and batch size alone, get it right."""
+        wrapper, rule = runner.optim_wrapper, runner.auto_scale_lr
+        lr = wrapper['optimizer']['lr'] if isinstance(wrapper, dict) else wrapper.optimizer.defaults['lr']
+        print_log(self.explain(lr, rule), logger='current')
+        if rule and rule.get('enable'):
+            runner.auto_scale_lr = {**rule, 'base_batch_size': rule['base_batch_size'] / self.accumulate}
+
+    def explain(self, lr: float, auto_scale_lr: dict | None) -> str:
+        """One line: the learning rate, and how it comes from the recipe's, which is ``lr``."""
+        if not (auto_scale_lr and auto_scale_lr.get('enable')):
+            return f'lr {_number(lr)}, whatever the batch, which is {self.total} ({self})'
+        unit = lr * _RATE_UNIT / auto_scale_lr['base_batch_size']
+        rate = unit * self.total / _RATE_UNIT
+        return f'lr {_number(rate)} = {_number(unit)} × {self.total} / {_RATE_UNIT} ({self})'
+
+    def take_over(self, checkpoint: dict) -> None:
+        """Lets a checkpoint that was written on another number of GPUs count in this run's steps.
+
+        Raises:
+            ValueError: if its updates were of another size.
+        """
+        if 'batch' not in checkpoint['meta']:
+            return
+        before = EffectiveBatch(*checkpoint['meta']['batch'])
+        if before.total != self.total:
+            wanted, rest = divmod(before.total, self.total // self.accumulate)
+            remedy = (
+                f'add --batch-size {self.batch_size} --accumulate {wanted}'
+                if not rest
+                else (f'choose --batch-size and --accumulate so that the product is {before.total}')
+            )
+            raise ValueError(
+                f'the checkpoint was trained with {before.total} images an update ({before}), but this run would go on '
+                f'with {self.total} ({self}), at another learning rate; {remedy}'
+            )
+        if before.accumulate != self.accumulate:
+            meta = checkpoint['meta']
+            meta['iter'] = meta['iter'] // before.accumulate * self.accumulate
+            for scheduler in checkpoint.get('param_schedulers', ()):
+                if not scheduler['by_epoch']:
+                    for name in ('_global_step', 'last_step'):
+                        scheduler[name] = scheduler[name] // before.accumulate * self.accumulate
+
+
+def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> None:
+    """Sets batch size and accumulation in a config; what is None follows from the recipe's images an update.
+
+    Raises:
+        ValueError: if that does not come out even.
+    """
+    if batch_size is None and accumulate is None:
+        return
+    gpus = int(os.environ.get(_WORLD_SIZE.get(cfg.launcher, ''), 1))
+    if batch_size is None or accumulate is None:
+        name, given = ('--accumulate', accumulate) if batch_size is None else ('--batch-size', batch_size)
+        recipe = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+        if recipe is None:
+            raise ValueError(
+                'the config says for no batch size its learning rate is meant (auto_scale_lr), so there is none to '
+                'keep; give both --batch-size and --accumulate'
+            )
+        fits = [n for n in range(1, recipe // gpus + 1) if recipe % (n * gpus) == 0]
+        if given not in fits:
+            near = ' or '.join(map(str, sorted(sorted(fits, key=lambda n: abs(n - given))[:2]))) or 'no value'
+            raise ValueError(
+                f"{name} {given} on {gpus} GPUs cannot come to the recipe's {recipe} images an update; {near} can, or "
+                'give both --batch-size and --accumulate, and the learning rate follows'
+            )
+        other = recipe // (given * gpus)
+        batch_size, accumulate = (other, accumulate) if batch_size is None else (batch_size, other)
+    if batch_size < 1 or accumulate < 1:
+        raise ValueError(f'--batch-size {batch_size} and --accumulate {accumulate} must be at least 1')
+    cfg.train_dataloader.batch_size = batch_size
+    cfg.optim_wrapper.accumulative_counts = accumulate
+
+
+def _number(value: float) -> str:
+    """A number as recipes are written: 2.4e-3, 0.1, 6.4."""
+    if 0.01 <= value < 1000:
+        return f'{value:.4g}'
+    mantissa, _, exponent = f'{value:.3e}'.partition('e')
+    return f'{float(mantissa):g}e{int(exponent)}'

@@ -1,0 +1,190 @@
+"""Runs of a tiny MAE whose masks are known, in float64; as a script, those of two processes.
+
+python -m torch.distributed.run --nproc-per-node 2 -m tests.engine.ranks IMAGES FOLDER
+"""
+
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from mae_plugin import MAE
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS, MODELS
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+from ..conftest import LINEAR, PRETRAIN, ROOT, tiny_config
+
+STEPS = 10
+LR = 1e-3
+
+
+@MODELS.register_module(force=True)
+class KnownMasks(MAE):
+    """An MAE whose mask of an image depends on the image's number alone.
+
+    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN.
+    """
+
+    spoil = staticmethod(lambda step, rank: None)
+    step = 0
+
+    def loss(self, inputs, data_samples=None, **kwargs):
+        noise = []
+        for sample in data_samples:
+            generator = torch.Generator().manual_seed(int(Path(sample.img_path).stem))
+            noise.append(torch.rand(self.backbone.num_patches, generator=generator))
+        loss = super().loss(inputs.double(), data_samples, noise=torch.stack(noise))['loss']
+        spoilt = self.spoil(self.step, get_rank())
+        self.step += 1
+        if spoilt == 'gradient':
+            loss.register_hook(lambda grad: grad * float('nan'))
+        return dict(loss=loss * float('nan') if spoilt == 'loss' else loss)
+
+
+class Notes(Hook):
+    """Notes every step's loss, averaged over ranks, what each rank was given, and messages between ranks."""
+
+    def __init__(self) -> None:
+        self.losses, self.pixels, self.all_reduces, self.skipped = {}, [], 0, {}
+
+    def before_train(self, runner):
+        if isinstance(runner.model, torch.nn.parallel.DistributedDataParallel):
+            runner.model.register_comm_hook(None, self._counted)
+
+    def _counted(self, state, bucket):
+        self.all_reduces += 1
+        return allreduce_hook(state, bucket)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.pixels.append(float(torch.stack(list(data_batch['inputs'])).double().mean()))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses[runner.iter] = float(np.nanmean(all_gather_object(outputs['loss'].item())))
+        self.skipped[runner.iter] = runner.optim_wrapper.is_skipping()
+
+
+def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', sharded=False, hooks=(), **changes):
+    """Trains for ten updates; returns the notes, the weights and the exit code."""
+    cfg = Config.fromfile(ROOT / PRETRAIN)
+    cfg.model = dict(tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks')
+    cfg.train_dataloader.update(batch_size=batch_size, num_workers=0)
+    cfg.train_dataloader.pop('persistent_workers')
+    cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
+    cfg.train_dataloader.dataset.pipeline[0].scale = 32
+    cfg.train_cfg = dict(type='ResumableEpochLoop', max_epochs=2)
+    cfg.default_hooks.checkpoint.update(interval=-1)
+    cfg.merge_from_dict(
+        dict(
+            work_dir=str(work_dir),
+            experiment_name=uuid.uuid4().hex,
+            launcher=launcher,
+            test_dataloader=None,
+            test_cfg=None,
+            param_scheduler=dict(warmup=1),
+            optim_wrapper=dict(accumulative_counts=accumulate, optimizer=dict(lr=LR)),
+            auto_scale_lr=dict(base_batch_size=4),
+        )
+    )
+    cfg.test_evaluator = None
+    if launcher != 'none':
+        ddp = dict(type='MMDistributedDataParallel', device_ids=None)
+        cfg.model_wrapper_cfg = dict(type='FullyShardedModel') if sharded else ddp
+    cfg.merge_from_dict(changes)
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        runner = Runner.from_cfg(cfg)
+        notes = Notes()
+        if spoil:
+            (runner.model.module if launcher != 'none' else runner.model).spoil = spoil
+        runner.register_hook(notes)
+        for hook in hooks:
+            runner.register_hook(hook)
+        code = 0
+        try:
+            runner.train()
+        except SystemExit as ended:
+            code = ended.code
+    finally:
+        torch.set_default_dtype(former)
+    model = runner.model.module if launcher != 'none' else runner.model
+    return notes, {key: value.clone() for key, value in model.state_dict().items()}, code
+
+
+def nan_twice(step: int, rank: int) -> str | None:
+    """Gradients of the second process in one step, its loss in another."""
+    return {3: 'gradient', 7: 'loss'}.get(step) if rank == 1 else None
+
+
+def nan_for_good(step: int, rank: int) -> str | None:
+    return 'loss' if rank == 1 and step >= 7 else None
+
+
+class SignalAt(Hook):
+    """A scheduler that wants the machine of the second process back."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.step and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def probe_statistics() -> list[dict]:
+    """Each rank's statistics of a BatchNorm that saw another batch, after the hook of the linear probe."""
+    norm = torch.nn.BatchNorm1d(3, momentum=1.0, affine=False)
+    norm(torch.arange(12.0).reshape(4, 3) * (get_rank() + 1))
+    for hook in Config.fromfile(ROOT / LINEAR).custom_hooks:
+        HOOKS.build(hook).after_train_epoch(SimpleNamespace(model=norm))
+    return all_gather_object(norm.state_dict())
+
+
+def main() -> None:
+    images, folder = map(Path, sys.argv[1:])
+    torch.distributed.init_process_group('gloo')
+    two, one = dict(batch_size=2), dict(batch_size=1, accumulate=2)
+    stopped = dict(two, hooks=[SignalAt(2)])
+    guard = dict(default_hooks=dict(guard=dict(patience=2), checkpoint=dict(interval=1)))
+    runs = [
+        ('ddp', two),
+        ('ddp accumulating', one),
+        ('sharded', dict(two, sharded=True)),
+        ('sharded accumulating', dict(one, sharded=True)),
+        ('ddp, NaN', dict(two, spoil=nan_twice)),
+        ('sharded, NaN', dict(two, spoil=nan_twice, sharded=True)),
+        ('stopped', stopped),
+        ('stopped', dict(two, resume=True, sharded=True)),
+        ('sharded, stopped', dict(stopped, sharded=True)),
+        ('sharded, stopped', dict(one, resume=True)),
+        ('NaN for good', dict(two, spoil=nan_for_good, **guard)),
+    ]
+    found = {}
+    for name, arguments in runs:
+        notes, weights, code = train(images, folder / name, launcher='pytorch', **arguments)
+        everyone = all_gather_object((notes.pixels, weights))
+        found.setdefault(name, []).append(
+            dict(
+                code=code,
+                losses=notes.losses,
+                skipped=notes.skipped,
+                all_reduces=notes.all_reduces,
+                weights=[weights for _, weights in everyone],
+                pixels=[pixels for pixels, _ in everyone],
+            )
+        )
+    found['BatchNorm'] = probe_statistics()
+    if get_rank() == 0:
+        torch.save(found, folder / 'found.pt')
+
+
+if __name__ == '__main__':
+    main()

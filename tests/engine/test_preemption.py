@@ -1,0 +1,136 @@
+"""SIGTERM and SIGUSR1 end a run after the step, saved; what is resumed is the run that was not stopped."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from . import test_resumable as resumable
+from .test_resumable import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+
+
+class Signals(Hook):
+    """Sends a signal to this process in a step, and to its data-loader workers as well."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.step:
+            workers = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
+            # From outside, as a worker does end on a signal from its parent.
+            subprocess.run(['kill', f'-{int(self.number)}', str(os.getpid()), *workers], check=True)
+            # A worker that dies of it would be noticed by now.
+            time.sleep(0.3)
+
+
+def stopped(images, work_dir, step, number=signal.SIGTERM, **arguments):  # noqa: F811
+    """The losses of a run that a signal ends."""
+    notes = []
+
+    class Losses(resumable.Losses):
+        def before_run(self, runner):
+            notes.append(self)
+            runner.register_hook(Signals(step, number))
+
+    former = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, 'Losses', Losses)
+        with pytest.raises(SystemExit) as ended:
+            train(images, work_dir, **arguments)
+    for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), former, strict=True):
+        signal.signal(number, handler)
+    assert ended.value.code == 75
+    return notes[0].of_step
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+@pytest.mark.parametrize(
+    ('number', 'step', 'workers', 'by_epoch'),
+    [(signal.SIGTERM, 6, 2, True), (signal.SIGUSR1, 4, 0, True), (signal.SIGUSR1, 1, 0, False)],
+)
+def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):  # noqa: F811
+    """In the middle of an epoch, at its end, and between two regular checkpoints by iteration; workers hold out."""
+    changes = {'default_hooks.checkpoint.by_epoch': by_epoch, 'interval': 1 if by_epoch else 4}
+    whole, weights = train(images, tmp_path / 'whole', by_epoch=by_epoch)
+    first = stopped(images, tmp_path / 'run', step, number, workers=workers, by_epoch=by_epoch, **changes)
+    assert first == {i: whole[i] for i in range(step + 1)}
+    assert f'iter_{step + 1}.pth' in names(tmp_path / 'run')
+    rest, resumed = train(images, tmp_path / 'run', resume=True, workers=workers, by_epoch=by_epoch, **changes)
+    assert rest == {i: whole[i] for i in range(step + 1, STEPS)}
+    assert_identical(resumed, weights)
+    # The checkpoint in between has gone with the next regular one.
+    last = ['epoch_1.pth', 'epoch_2.pth'] if by_epoch else ['iter_10.pth', 'iter_8.pth']
+    assert names(tmp_path / 'run') == last
+
+
+def test_stops_where_gradients_are_whole(images, tmp_path):  # noqa: F811
+    """Told in the first of three steps that make an update: stops after the third, as whole updates can be resumed."""
+    changes = {'optim_wrapper.accumulative_counts': 3, 'train_dataloader.batch_size': 1}
+    whole, weights = train(images, tmp_path / 'whole', **changes)
+    first = stopped(images, tmp_path / 'run', 3, **changes)
+    assert list(first) == list(range(6))
+    rest, resumed = train(images, tmp_path / 'run', resume=True, **changes)
+    assert rest == {i: whole[i] for i in range(6, len(whole))}
+    assert_identical(resumed, weights)
+
+
+def test_signals_are_given_back(images, tmp_path):  # noqa: F811
+    before = signal.getsignal(signal.SIGTERM)
+    train(images, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.timeout(60)
+def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):  # noqa: F811
+    """A worker dies of SIGKILL with the lock by which torch would tell it to end: the run ends all the same."""
+
+    class Losses(resumable.Losses):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 3:
+                batches = runner.train_loop.dataloader_iterator
+                batches = getattr(batches, '_iterator', batches)
+                batches._workers_done_event._cond.acquire()
+                batches._workers[0].kill()
+                time.sleep(10)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, 'Losses', Losses)
+        with pytest.raises(RuntimeError, match='DataLoader worker|worker of the data loader was killed'):
+            train(images, tmp_path, workers=2, by_epoch=by_epoch)
+
+
+def test_a_worker_obeys_its_parent(tmp_path):
+    """A worker ignores a stranger's SIGTERM and ends on its parent's."""
+    from mae_plugin.engine.preemption import obey_parent_alone
+
+    context = torch.multiprocessing.get_context('fork')
+    ready = context.Event()
+
+    def work():
+        obey_parent_alone()
+        ready.set()
+        time.sleep(60)
+
+    worker = context.Process(target=work)
+    worker.start()
+    assert ready.wait(10)
+    stranger = os.fork()
+    if stranger == 0:
+        os.kill(worker.pid, signal.SIGTERM)
+        os._exit(0)
+    os.waitpid(stranger, 0)
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0

@@ -1,0 +1,121 @@
+"""Two processes do what one does: sums, epochs, skipped updates, requests to stop; with DDP and sharded."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ..conftest import ROOT, write_jpegs
+from .ranks import STEPS, train
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    # Five whole updates of four images, three left over.
+    write_jpegs(folder / 'images', 23)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def alone(folder):
+    """Ten updates of four images in this process."""
+    return train(folder / 'images', folder / 'alone', batch_size=4)
+
+
+@pytest.fixture(scope='module')
+def found(folder):
+    """What two processes noted in each of their runs."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    command += ['-m', 'tests.engine.ranks', folder / 'images', folder]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return torch.load(folder / 'found.pt')
+
+
+def distance(one: dict, other: dict) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
+
+
+def test_accumulation_equals_a_larger_batch(folder, alone):
+    """One image four times is four images once: weights, and losses as their mean."""
+    notes, weights, _ = train(folder / 'images', folder / 'accumulating', batch_size=1, accumulate=4)
+    assert distance(weights, alone[1]) < 1e-6
+    losses = list(notes.losses.values())
+    assert len(losses) == 4 * STEPS
+    means = [sum(losses[i : i + 4]) / 4 for i in range(0, len(losses), 4)]
+    assert means == pytest.approx(list(alone[0].losses.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize('name', ['ddp', 'sharded'])
+def test_two_processes_equal_one(found, alone, name):
+    """Two times two images are four; sharded weights come back whole on both."""
+    (run,) = found[name]
+    assert run['losses'] == pytest.approx(alone[0].losses, abs=1e-6)
+    assert max(distance(weights, alone[1]) for weights in run['weights']) < 1e-6
+    # Not because nothing was learnt.
+    assert distance(found['ddp, NaN'][0]['weights'][0], alone[1]) > 1e-4
+
+
+@pytest.mark.parametrize('name', ['ddp accumulating', 'sharded accumulating'])
+def test_two_processes_accumulate(found, alone, name):
+    assert max(distance(weights, alone[1]) for weights in found[name][0]['weights']) < 1e-6
+
+
+def test_no_message_before_the_sum_is_whole(found):
+    """The tiny model's gradients fit into one message: one for each update, however many steps it has."""
+    assert found['ddp'][0]['all_reduces'] == STEPS
+    assert len(found['ddp accumulating'][0]['losses']) == 2 * STEPS
+    assert found['ddp accumulating'][0]['all_reduces'] == STEPS
+
+
+def test_no_two_ranks_draw_the_same(found):
+    pixels = [value for of_rank in found['ddp'][0]['pixels'] for value in of_rank]
+    assert len(set(pixels)) == len(pixels) == 2 * STEPS
+
+
+@pytest.mark.parametrize('name', ['ddp, NaN', 'sharded, NaN'])
+def test_nan_on_one_rank_is_skipped_by_all(found, name):
+    """A gradient in one step and a loss in another, of the second process."""
+    (run,) = found[name]
+    assert [step for step, skipped in run['skipped'].items() if skipped] == [3, 7]
+    first, second = run['weights']
+    assert distance(first, second) == 0
+    assert all(value.isfinite().all() for value in first.values())
+    assert run['losses'][4] == pytest.approx(found['ddp, NaN'][0]['losses'][4], abs=1e-6)
+
+
+@pytest.mark.parametrize(('name', 'steps'), [('stopped', STEPS), ('sharded, stopped', 2 * STEPS)])
+def test_all_stop_after_the_same_step(found, alone, name, steps):
+    """A signal to one process; resumed sharded after DDP, and with twice the steps an update the other way round."""
+    first, rest = found[name]
+    assert first['code'] == 75 and rest['code'] == 0
+    stopped = len(first['losses'])
+    assert 3 <= stopped <= 5
+    assert list(rest['losses']) == list(range(stopped * steps // STEPS, steps))
+    assert max(distance(weights, alone[1]) for weights in rest['weights']) < 1e-6
+
+
+def test_training_ends_when_going_back_does_not_help(folder, found):
+    """From the seventh step on the loss of the second process is NaN: back to the first epoch's end, and then out."""
+    (run,) = found['NaN for good']
+    assert run['code'] == 1
+    (log,) = (file.read_text() for file in (folder / 'NaN for good').glob('*/*.log'))
+    assert f'Going back to {folder}/NaN for good/epoch_1.pth, and on with other data' in log
+    (end,) = (line for line in log.splitlines() if 'Training ends' in line)
+    for part in ('at iteration', 'the loss of rank 1', 'lr 0.0', 'loss scale 1', 'epoch_1.pth did not help'):
+        assert part in end
+
+
+def test_the_probe_evaluates_with_the_average_of_all_ranks(found):
+    """Columns 0, 3, 6, 9 and on, times one and times two: means 4.5 and 9, variances 15 and 60."""
+    for statistics in found['BatchNorm']:
+        torch.testing.assert_close(statistics['running_mean'], torch.tensor([6.75, 8.25, 9.75]))
+        torch.testing.assert_close(statistics['running_var'], torch.full((3,), 37.5))
+        assert statistics['num_batches_tracked'] == 1
