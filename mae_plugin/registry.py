@@ -28,11 +28,12 @@ def register_all() -> None:
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
+            engine.ReconstructionHook,
             engine.SafeCheckpointHook,
             engine.TimeLimitHook,
             engine.WeightsFitHook,
         ],
-        LOOPS: [engine.ResumableEpochLoop, engine.ResumableIterLoop],
+        LOOPS: [engine.ProbeLoop, engine.ResumableEpochLoop, engine.ResumableIterLoop],
         OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
         PARAM_SCHEDULERS: [engine.WarmupCosineLR],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from ..checkpoints.files import write_atomically
+from ..checkpoints.formats import check_free, staged
 from ..models import functional as F
 from .images import ImageLike, to_pictures
 from .inferencer import ImageInferencer
@@ -67,9 +66,7 @@ class FeatureInferencer(ImageInferencer):
         normalised = self.model.data_preprocessor(inputs, False)['inputs']
         return list(pooled_features(self.model, normalised, pool).float().cpu().numpy())
 
-    def postprocess(
-        self, preds: list[np.ndarray], visualization: None, return_datasamples: bool = False
-    ) -> np.ndarray:
+    def postprocess(self, preds: list[np.ndarray], visualization: None, return_datasamples: bool = False) -> np.ndarray:
         """Puts the features of all images into one array, (N, D) or (N, L, D)."""
         return np.stack(preds)
 
@@ -107,29 +104,33 @@ def principal_components(tokens: Tensor, number: int = 3) -> Tensor:
     return (centred @ (directions * largest.sign())).float()
 
 
-def check_feature_file(path: Path) -> None:
-    """Raises ValueError if features cannot be written under this name."""
+def check_feature_file(path: Path, force: bool = False) -> None:
+    """Raises ValueError if features cannot be written under this name; said before they are computed."""
     if path.suffix not in ('.npz', '.parquet'):
         raise ValueError(f'features are written as .npz or .parquet, so {path} must end in one of these')
     if path.suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
         raise ValueError(f'{path} needs pyarrow: pip install pyarrow, or name a file that ends in .npz')
+    check_free([path], force)
 
 
-def save_features(path: str | Path, features: np.ndarray, files: Sequence[str | Path]) -> None:
+def save_features(path: str | Path, features: np.ndarray, files: Sequence[str | Path], force: bool = False) -> None:
     """Writes features and the names of their files.
 
-    ``.npz`` holds the arrays ``features`` (N, D) and ``files`` (N,); ``.parquet`` the columns ``file`` and ``feature``,
-    and needs pyarrow.
+    Args:
+        path: ``.npz`` for the arrays ``features`` (N, D) and ``files`` (N,); ``.parquet``, which needs pyarrow, for the
+            columns ``file`` and ``feature``.
+        features: (N, D).
+        files: N names.
+        force: overwrite what is there.
     """
     path, files = Path(path), [str(file) for file in files]
-    check_feature_file(path)
-    buffer = io.BytesIO()
-    if path.suffix == '.npz':
-        np.savez(buffer, features=features, files=np.array(files))
-    else:
-        import pyarrow as pa
-        from pyarrow import parquet
+    check_feature_file(path, force)
+    with staged(path, force) as unfinished:
+        if path.suffix == '.npz':
+            np.savez(unfinished, features=features, files=np.array(files))
+        else:
+            import pyarrow
+            from pyarrow import parquet
 
-        values = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-        parquet.write_table(pa.table({'file': files, 'feature': values}), buffer)
-    write_atomically(path, buffer.getvalue())
+            values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.ravel()), features.shape[1])
+            parquet.write_table(pyarrow.table({'file': files, 'feature': values}), unfinished)

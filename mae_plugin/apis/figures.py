@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..checkpoints.formats import staged
 from .reconstruct import Reconstruction
 
 DPI = 300
@@ -42,17 +43,18 @@ def draw_grid(
                 result, kind = row[column[0]], column[1]
                 axis.imshow(getattr(result, kind), interpolation='nearest')
                 if row is rows[0]:
-                    axis.set_title(_title(result, kind, one_ratio), fontsize=7, pad=2)
+                    looked_up = any(row[column[0]].used_ground_truth_stats for row in rows if column[0] < len(row))
+                    axis.set_title(_title(result, kind, one_ratio, looked_up), fontsize=7, pad=2)
     return figure
 
 
-def _title(result: Reconstruction, kind: str, one_ratio: bool) -> str:
+def _title(result: Reconstruction, kind: str, one_ratio: bool, looked_up: bool) -> str:
     if kind == 'original':
         return kind
     if kind == 'masked':
         return kind if one_ratio else f'{result.mask.mean().item():.0%} masked'
-    looked_up = "\nwith hidden patches'\nown mean and std" if result.used_ground_truth_stats else ''
-    return ('reconstruction' if kind == 'reconstruction' else 'visible pasted') + looked_up
+    name = 'reconstruction' if kind == 'reconstruction' else 'visible pasted'
+    return f"{name},\nhidden patches'\nown mean and std" if looked_up else name
 
 
 def draw_tokens(pictures: Sequence[np.ndarray], colours: Sequence[np.ndarray], width: float = 1.1) -> Figure:
@@ -105,6 +107,14 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], keys: Sequenc
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure with all that stands around it, in the format that the name ends in."""
-    figure.savefig(path, bbox_inches='tight', pad_inches=0.03)
+def save_figure(figure: Figure, path: str | Path, force: bool = False) -> None:
+    """Writes a figure with all that stands around it, in the format that the name ends in.
+
+    Raises:
+        ValueError: for another ending, or if there is something already and ``force`` is not set.
+    """
+    path = Path(path)
+    if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f'{path} is no name for a picture; let it end in .png, .pdf or .svg')
+    with staged(path, force) as unfinished:
+        figure.savefig(unfinished, bbox_inches='tight', pad_inches=0.03)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,9 +48,7 @@ class Reconstruction:
     def panel(self, gap: int = 2) -> np.ndarray:
         """The four pictures side by side on white, ``gap`` pixels apart."""
         white = np.full((len(self.original), gap, 3), 255, np.uint8)
-        return np.hstack(
-            [self.original, white, self.masked, white, self.reconstruction, white, self.pasted]
-        )
+        return np.hstack([self.original, white, self.masked, white, self.reconstruction, white, self.pasted])
 
 
 def check_reconstructs(model: nn.Module) -> None:
@@ -159,29 +158,22 @@ class ReconstructionInferencer(ImageInferencer):
         done = 0
         for images in self._get_chunk_data(map(self.pipeline, inputs), batch_size):
             batch = default_collate(images)
-            if isinstance(self.model.backbone, MAEViT):
-                length = np.prod(F.patch_grid(batch['inputs'], self.model.backbone.patch_size))
-                if mask is None:
-                    ratio = self.model.backbone.mask_ratio if mask_ratio is None else mask_ratio
-                    noise = torch.stack([torch.rand(length, generator=generator) for _ in images])
-                    chosen = F.masking_from_noise(noise, F.num_visible(length, ratio)).mask
-                else:
-                    chosen = _one_per_image(mask, len(inputs), length)[done : done + len(images)]
-            elif mask is None and mask_ratio is None:
-                chosen = int(torch.randint(2**62, (), generator=generator))
+            if mask is None:
+                chosen = draw_masks(self.model, batch['inputs'], mask_ratio, generator)
             else:
-                raise ValueError(f'{type(self.model.backbone).__name__} draws its own masks; leave mask_ratio and mask out')
+                length = math.prod(F.patch_grid(batch['inputs'], self.model.head.patch_size))
+                chosen = _one_per_image(mask, len(inputs), length)[done : done + len(images)]
             done += len(images)
-            yield dict(data=batch, mask=chosen)
+            yield dict(data=batch, mask=chosen, seed=seed)
 
     def forward(self, inputs: dict, use_ground_truth_stats: bool = False) -> list[Reconstruction]:
         """Reconstructs a batch."""
-        data, mask = inputs['data'], inputs['mask']
+        data, mask, seed = inputs['data'], inputs['mask'], inputs['seed']
         normalised = self.model.data_preprocessor(data, False)['inputs']
         with torch.random.fork_rng([normalised.device] if normalised.is_cuda else []):
-            if isinstance(mask, int):
-                torch.manual_seed(mask)
-                mask = True
+            if seed is not None:
+                # For backbones that draw their masks themselves.
+                torch.manual_seed(seed)
             found = reconstruct_batch(
                 self.model, normalised, mask, use_ground_truth_stats, self.bands, self.pixel_range
             )
@@ -189,6 +181,35 @@ class ReconstructionInferencer(ImageInferencer):
             replace(result, path=sample.get('img_path'))
             for result, sample in zip(found, data['data_samples'], strict=True)
         ]
+
+
+def draw_masks(
+    model: MAE, images: Tensor, mask_ratio: float | None = None, generator: torch.Generator | None = None
+) -> Tensor | bool:
+    """Random masks (B, L), each drawn by itself, so that they do not depend on the size of the batch.
+
+    Args:
+        model: the model.
+        images: (B, C, H, W).
+        mask_ratio: share of patches to remove; the model's own if left out.
+        generator: of random numbers.
+
+    Returns:
+        The masks; True for a backbone that draws its own.
+
+    Raises:
+        ValueError: if that backbone is asked for a mask ratio.
+    """
+    backbone = model.backbone
+    if not isinstance(backbone, MAEViT):
+        if mask_ratio is not None:
+            raise ValueError(f'{type(backbone).__name__} draws its own masks; leave mask_ratio={mask_ratio} out')
+        return True
+    length = math.prod(F.patch_grid(images, backbone.patch_size))
+    noise = torch.stack([torch.rand(length, generator=generator) for _ in images])
+    return F.masking_from_noise(
+        noise, F.num_visible(length, backbone.mask_ratio if mask_ratio is None else mask_ratio)
+    ).mask
 
 
 def _one_per_image(mask: Tensor | np.ndarray, images: int, length: int) -> Tensor:
@@ -219,7 +240,8 @@ def reconstruct_image(
     Args:
         model: a model's name, the path of a config, a config, or a model.
         image: a path, an array, a PIL image, or a list of these.
-        pretrained: path or address of weights. If left out, a name gets its published weights, and a model keeps its own.
+        pretrained: path or address of weights. If left out, a name gets its published
+            weights, and a model keeps its own.
         mask_ratio: share of patches to remove; the model's own if left out.
         mask: what to remove, see :class:`ReconstructionInferencer`.
         seed: of the random mask; None for another one each time.

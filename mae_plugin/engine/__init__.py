@@ -5,6 +5,8 @@ from .checkpoint_hook import SafeCheckpointHook
 from .compile_hook import CompileHook
 from .fit_hook import WeightsFitHook
 from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
+from .probe_loop import ProbeLoop
+from .reconstruction_hook import ReconstructionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
 from .runtime_info import LeanRuntimeInfoHook
 from .schedule import WarmupCosineLR
@@ -16,6 +18,8 @@ __all__ = [
     'LeanRuntimeInfoHook',
     'MergedLayerDecayConstructor',
     'MergedOptimWrapperConstructor',
+    'ProbeLoop',
+    'ReconstructionHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SafeCheckpointHook',

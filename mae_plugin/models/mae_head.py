@@ -80,9 +80,7 @@ class MAEPretrainHead(BaseModule):
         """
         return self.loss_module(pred, self.construct_target(target, ids_removed), torch.ones_like(ids_removed))
 
-    def to_pixels(
-        self, pred: Tensor, images: Tensor, mask: Tensor, use_ground_truth_stats: bool = False
-    ) -> Tensor:
+    def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor, use_ground_truth_stats: bool = False) -> Tensor:
         """Brings predictions back to the space of the images.
 
         Per-patch-normalised predictions need a mean and a standard deviation: visible patches have their own, those
