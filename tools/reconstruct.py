@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
+from mae_plugin.checkpoints.formats import check_free
 from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
 from rich.console import Console
 from rich.table import Table
@@ -37,23 +38,22 @@ def main() -> None:
     args = parse_args()
     with SetupErrors():
         model, pretrained, images = read_model_arguments(args)
+        pages = range(0, len(images), args.rows)
+        numbers = [''] if len(pages) == 1 else [f'_{i:03d}' for i in range(1, len(pages) + 1)]
+        paths = [args.out / f'reconstruction{number}.{args.format}' for number in numbers]
+        check_free(paths, args.force)
         inferencer = ReconstructionInferencer(model, pretrained, args.device, bands=args.bands)
         settings = dict(seed=args.seed, use_ground_truth_stats=args.use_ground_truth_stats, batch_size=args.batch_size)
         ratios = args.mask_ratio or [None]
-        by_ratio = [inferencer(images, mask_ratio=ratio, **settings) for ratio in ratios]
-        rows = list(zip(*by_ratio, strict=True))
+        rows = list(zip(*(inferencer(images, mask_ratio=ratio, **settings) for ratio in ratios), strict=True))
         kinds = ('masked', 'reconstruction', 'pasted') if len(ratios) == 1 else ('masked', 'reconstruction')
-        table = Table('image', 'masked', 'loss')
-        for result in (result for row in rows for result in row):
-            table.add_row(result.path, f'{result.mask.mean():.0%}', f'{result.loss:.4f}')
-        pages = [rows[i : i + args.rows] for i in range(0, len(rows), args.rows)]
-        written = []
-        for i, page in enumerate(pages, 1):
-            name = 'reconstruction' if len(pages) == 1 else f'reconstruction_{i:03d}'
-            written.append(args.out / f'{name}.{args.format}')
-            save_figure(draw_grid(page, kinds), written[-1], args.force)
+        for path, start in zip(paths, pages, strict=True):
+            save_figure(draw_grid(rows[start : start + args.rows], kinds), path, args.force)
+    table = Table('image', 'masked', 'loss')
+    for result in (result for row in rows for result in row):
+        table.add_row(result.path, f'{result.mask.mean():.0%}', f'{result.loss:.4f}')
     Console().print(table)
-    print(*written, sep='\n')
+    print(*paths, sep='\n')
 
 
 if __name__ == '__main__':

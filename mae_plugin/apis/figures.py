@@ -85,7 +85,7 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], keys: Sequenc
 
     Args:
         runs: records by name of run, as :func:`mae_plugin.apis.read_log` gives them.
-        keys: which quantities; a scale is logarithmic if all values are positive and differ by more than ten times.
+        keys: which quantities; losses that fall by more than a factor of three get a logarithmic scale.
     """
     figure = Figure(figsize=(7, 3.2 * len(keys)), dpi=DPI, layout='constrained')
     for axis, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
@@ -98,7 +98,7 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], keys: Sequenc
         if not values:
             known = sorted({name for records in runs.values() for record in records for name in record} - {'step'})
             raise ValueError(f'no run has logged {key!r}; there is {", ".join(known) or "nothing"}')
-        if min(values) > 0 and max(values) > 10 * min(values):
+        if 'loss' in key and min(values) > 0 and max(values) > 3 * min(values):
             axis.set_yscale('log')
         axis.set(xlabel='step', ylabel=key)
         axis.grid(alpha=0.3, which='both')

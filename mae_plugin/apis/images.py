@@ -60,14 +60,15 @@ class ImageReader:
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError(f"channel_order={channel_order!r} is neither 'bgr' nor 'rgb'")
         backbone = model.backbone
-        projection = getattr(getattr(backbone, 'patch_embed', None), 'projection', None)
+        embed = getattr(backbone, 'patch_embed', None)
+        projection = getattr(embed, 'projection', None)
         self.channels = getattr(projection, 'in_channels', 3)
         self.smallest = F.pair(getattr(projection, 'stride', 1))
         self.channel_order = channel_order
         pipeline = (config or {}).get('test_dataloader', {}).get('dataset', {}).get('pipeline')
         if pipeline is None:
             color = {1: 'grayscale', 3: 'color'}.get(self.channels, 'unchanged')
-            size = F.pair(getattr(backbone, 'img_size', 224))
+            size = F.pair(getattr(backbone, 'img_size', None) or getattr(embed, 'img_size', 224))
             pipeline = [dict(type='LoadImageFromFile', color_type=color), lambda results: _cover(results, size)]
             pipeline.append(PackInputs())
         steps = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
@@ -122,7 +123,7 @@ class ImageReader:
 def _cover(results: dict, size: tuple[int, int]) -> dict:
     """Scales an image so that it covers (height, width), and cuts out the centre."""
     array = results['img'] if results['img'].ndim == 3 else results['img'][..., None]
-    image = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32)).permute(2, 0, 1)
+    image = torch.tensor(array if array.dtype == np.uint8 else array.astype(np.float32)).permute(2, 0, 1)
     scale = max(size[0] / image.shape[1], size[1] / image.shape[2])
     scaled = [max(side, round(old * scale)) for side, old in zip(size, image.shape[1:], strict=True)]
     image = TF.center_crop(TF.resize(image, scaled, InterpolationMode.BICUBIC, antialias=True), list(size))

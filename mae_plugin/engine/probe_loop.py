@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import all_gather, all_reduce
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner, ValLoop, autocast
+from mmengine.runner import EpochBasedTrainLoop, Runner, ValLoop, autocast
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -88,10 +88,10 @@ class ProbeLoop(ValLoop):
             for name, predicted in predictions.items()
         }
         seconds = time.perf_counter() - start
+        unit = 'epoch' if isinstance(self.runner.train_loop, EpochBasedTrainLoop) else 'iteration'
         self.runner.logger.info(
-            f'Probed {len(queries)} images against {len(self.bank.dataset)} in {seconds:.1f} s, '
-            f'{seconds / self.runner.val_interval:.2f} s for each of {self.runner.val_interval} epochs; the linear '
-            f'classifier took {linear.steps} steps.'
+            f'Probed {len(queries)} images with a bank of {len(self.bank.dataset)} in {seconds:.1f} s, '
+            f'{seconds / self.runner.val_interval:.4f} s per {unit}; the linear classifier took {linear.steps} steps.'
         )
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
