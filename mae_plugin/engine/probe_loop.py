@@ -57,7 +57,8 @@ class ProbeLoop(ValLoop):
         if not isinstance(dataloader, dict):
             raise ValueError(f'val_dataloader is {type(dataloader).__name__}; a probe needs its config, a dict')
         # The shares of the processes are put together again by this sampler's order.
-        dataloader = {**dataloader, 'sampler': dict(type='DefaultSampler', shuffle=False), 'drop_last': False}
+        fixed = dict(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
+        dataloader = {**dataloader, **fixed, 'collate_fn': dict(type='default_collate')}
         super().__init__(runner, dataloader, evaluator, fp16)
         dataset = DATASETS.build({**dataloader['dataset'], **bank})
         if bank_size is not None and bank_size < len(dataset):
