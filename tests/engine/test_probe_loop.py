@@ -71,9 +71,10 @@ def test_numbers_are_scikit_learns(images, labelled, tmp_path, bank_size):  # no
     log = next((tmp_path / 'with').glob('*/*.log')).read_text()
     assert f'Probed 21 images with a bank of {bank_size or 36} in ' in log and ' s per epoch; the linear' in log
 
-    without, same = train(images, tmp_path / 'without')
-    assert losses == without
-    assert_identical(weights, same)
+    if bank_size is None:
+        without, same = train(images, tmp_path / 'without')
+        assert losses == without
+        assert_identical(weights, same)
 
 
 def test_bad_settings(images, labelled, tmp_path):  # noqa: F811
