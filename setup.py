@@ -30,7 +30,16 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mae_plugin', 'mae_plugin.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'torchvision', 'numpy', 'matplotlib', 'pillow', 'rich', 'safetensors'],
+    install_requires=[
+        'torch>=2.6',
+        'torchvision',
+        'numpy',
+        'matplotlib',
+        'pillow',
+        'rich',
+        'safetensors',
+        'simplejpeg',
+    ],
     extras_require={
         'openmmlab': ['mmengine>=0.10.7', 'mmcv-lite>=2.2.0', 'mmpretrain>=1.2.0'],
         # mmcv-lite is left out: its metadata asks for upstream mmengine, which would overwrite the fork's files.

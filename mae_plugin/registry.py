@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmpretrain.registry import (
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+)
 
-from . import engine, models
+from . import data, engine, models
 
 
 def asset_root() -> Path:
@@ -25,6 +34,7 @@ def register_all() -> None:
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
     added = {
+        DATASETS: [data.IndexedImages],
         HOOKS: [
             engine.CompileHook,
             engine.LeanRuntimeInfoHook,
@@ -37,6 +47,7 @@ def register_all() -> None:
         OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
         PARAM_SCHEDULERS: [engine.WarmupCosineLR],
+        TRANSFORMS: [data.LoadCenterCrop, data.LoadRandomCrop],
     }
     for registry, classes in added.items():
         for cls in classes:

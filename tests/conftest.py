@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mae_plugin  # noqa: F401  (registers the models)
@@ -15,6 +17,10 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from PIL import Image
+
+# Indices of data, in place of those in the home folder.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ['XDG_CACHE_HOME'] = _CACHE.name
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -25,7 +31,7 @@ SMALL = [
     'model.backbone.arch=deit-tiny',
     'model.backbone.img_size=64',
     'train_dataloader.num_workers=0',
-    'train_dataloader.dataset.pipeline.1.scale=64',
+    'train_dataloader.dataset.pipeline.0.scale=64',
     'default_hooks.logger.interval=1',
 ]
 SMALL_PRETRAIN = [
@@ -50,8 +56,7 @@ SMALL_TEST = [
         for loader in ('val', 'test')
         for setting in (
             'num_workers=0',
-            'dataset.pipeline.1.scale=72',
-            'dataset.pipeline.2.crop_size=64',
+            'dataset.pipeline.0.scale=64',
             'dataset.indices=20',
         )
     ),

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain import models as theirs
-from mmpretrain.registry import MODELS, PARAM_SCHEDULERS
+from mmpretrain.registry import MODELS, PARAM_SCHEDULERS, TRANSFORMS
 
 CONFIGS = asset_root() / 'configs' / 'mae'
 PRETRAIN = CONFIGS / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -96,10 +96,12 @@ def test_pretraining_pipeline():
     config = Config.fromfile(PRETRAIN)
     assert config.train_cfg.max_epochs == 300
     assert (config.train_dataloader.batch_size, config.train_dataloader.drop_last) == (512, True)
-    crop, flip = config.train_dataloader.dataset.pipeline[1:3]
-    assert (crop.type, crop.scale, tuple(crop.crop_ratio_range)) == ('RandomResizedCrop', 224, (0.2, 1.0))
-    assert (crop.backend, crop.interpolation) == ('pillow', 'bicubic')
-    assert (flip.type, flip.prob) == ('RandomFlip', 0.5)
+    dataset = config.train_dataloader.dataset
+    assert (dataset.type, dataset.data_prefix) == ('IndexedImages', 'train')
+    assert [step.type for step in dataset.pipeline] == ['LoadRandomCrop', 'PackInputs']
+    crop = TRANSFORMS.build(dataset.pipeline[0])
+    assert (crop.scale, crop.crop_ratio_range, crop.aspect_ratio_range) == ((224, 224), (0.2, 1.0), (3 / 4, 4 / 3))
+    assert (crop.interpolation, crop.flip_prob, crop.on_error) == ('bicubic', 0.5, 'skip')
     assert config.model.head.norm_pix
 
 
@@ -143,8 +145,12 @@ def test_finetuning_pipelines():
     augment, erase = pipeline['RandAugment'], pipeline['RandomErasing']
     assert (augment.num_policies, augment.magnitude_level, augment.magnitude_std) == (2, 9, 0.5)
     assert (erase.erase_prob, erase.mode, erase.fill_color[0]) == (0.25, 'rand', 103.53)
-    resize, crop = config.val_dataloader.dataset.pipeline[1:3]
-    assert (resize.scale, resize.edge, resize.interpolation, crop.crop_size) == (256, 'short', 'bicubic', 224)
+    crop = TRANSFORMS.build(pipeline['LoadRandomCrop'])
+    assert (crop.crop_ratio_range, crop.flip_prob, crop.on_error) == ((0.08, 1.0), 0.5, 'skip')
+    assert [step.type for step in config.val_dataloader.dataset.pipeline] == ['LoadCenterCrop', 'PackInputs']
+    centre = TRANSFORMS.build(config.val_dataloader.dataset.pipeline[0])
+    assert (centre.scale, centre.crop_ratio, centre.interpolation) == ((224, 224), 224 / 256, 'bicubic')
+    assert centre.on_error == 'raise'
     assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     assert config.model.head.loss.label_smooth_val == 0.1
 
@@ -182,12 +188,13 @@ def test_finetuning_larger_models(recipe, layers, rate, expected, drop_path, bat
 
 def test_448_px():
     """Above 224 px the authors crop nothing away; and the smaller recipe is left as it was."""
-    for size, short, name in ((448, 448, '32xb8-coslr-50e_in1k-448px'), (224, 256, '8xb128-coslr-50e_in1k')):
+    for size, ratio, name in ((448, 1, '32xb8-coslr-50e_in1k-448px'), (224, 224 / 256, '8xb128-coslr-50e_in1k')):
         config = Config.fromfile(CONFIGS / 'benchmarks' / f'vit-huge-p14_{name}.py')
-        assert config.train_dataloader.dataset.pipeline[1].scale == size
-        assert [step.type for step in config.train_dataloader.dataset.pipeline[3:5]] == ['RandAugment', 'RandomErasing']
+        assert config.train_dataloader.dataset.pipeline[0].scale == size
+        assert [step.type for step in config.train_dataloader.dataset.pipeline[1:3]] == ['RandAugment', 'RandomErasing']
         for loader in (config.val_dataloader, config.test_dataloader):
-            assert (loader.dataset.pipeline[1].scale, loader.dataset.pipeline[2].crop_size) == (short, size)
+            crop = TRANSFORMS.build(loader.dataset.pipeline[0])
+            assert (crop.scale, crop.crop_ratio) == ((size, size), ratio)
 
 
 @pytest.mark.parametrize(('size', 'dim', 'layers'), [('base', 768, 12), ('large', 1024, 24)])
@@ -207,8 +214,8 @@ def test_linear_probe(size, dim, layers):
     assert (model.backbone.frozen_stages, model.backbone.out_type) == (layers, 'cls_token')
     assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (2048, 16384)
     pipeline = config.train_dataloader.dataset.pipeline
-    assert [step.type for step in pipeline] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
-    assert pipeline[1].interpolation == config.val_dataloader.dataset.pipeline[1].interpolation == 'bicubic'
+    assert [step.type for step in pipeline] == ['LoadRandomCrop', 'PackInputs']
+    assert TRANSFORMS.build(pipeline[0]).interpolation == 'bicubic'
     # 78 steps an epoch: 780 of warm-up, 6,240 of cosine to 0.
     expected = {0: 0.0, 390: 3.2, 780: 6.4, 3900: 3.2, 7019: 6.4 * (1 - math.cos(math.pi / 6240)) / 2}
     for iteration, rate in rates(config, 1281167 // 16384, set(expected)).items():

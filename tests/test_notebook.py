@@ -18,7 +18,7 @@ def test_notebook(tmp_path, monkeypatch):
     assert not any(cell.get('outputs') for cell in notebook['cells'])
     config = Config.fromfile(ROOT / PRETRAIN)
     config.model = dict(tiny_config(), data_preprocessor=config.model.data_preprocessor)
-    config.test_dataloader.dataset.pipeline[1].scale = config.test_dataloader.dataset.pipeline[2].crop_size = 32
+    config.test_dataloader.dataset.pipeline[0].scale = 32
     config.dump(tmp_path / 'config.py')
     torch.save(get_model(config).state_dict(), tmp_path / 'weights.pth')
     (tmp_path / 'bird.JPEG').symlink_to(ROOT / 'demo' / 'bird.JPEG')

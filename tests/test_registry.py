@@ -18,7 +18,7 @@ SNAPSHOT = """
 import json, sys
 if sys.argv[1] == 'with':
     import mae_plugin
-import mmpretrain, mmpretrain.engine, mmpretrain.models
+import mmpretrain.datasets, mmpretrain.engine, mmpretrain.models
 from mmengine.registry import Registry
 from mmpretrain import registry
 from mmpretrain.apis.model import ModelHub
@@ -26,7 +26,10 @@ ModelHub._register_mmpretrain_models()
 found = {'hub': {name: str(model.config) for name, model in ModelHub._models_dict.items()}}
 for name, value in vars(registry).items():
     if isinstance(value, Registry):
-        found[name] = {key: f'{cls.__module__}.{cls.__name__}' for key, cls in value.module_dict.items()}
+        # torchvision's transforms stand there as partial objects without a name.
+        found[name] = {
+            key: f"{cls.__module__}.{getattr(cls, '__name__', '')}" for key, cls in value.module_dict.items()
+        }
 print(json.dumps(found))
 """
 ALIAS = 'mae_vit-huge-p14_8xb512-amp-coslr-1600e_in1k'
@@ -65,6 +68,9 @@ def test_nothing_but_the_promised_names_changes():
         ('LOOPS', 'ProbeLoop'),
         ('LOOPS', 'ResumableEpochLoop'),
         ('LOOPS', 'ResumableIterLoop'),
+        ('DATASETS', 'IndexedImages'),
+        ('TRANSFORMS', 'LoadCenterCrop'),
+        ('TRANSFORMS', 'LoadRandomCrop'),
         ('HOOKS', 'CompileHook'),
         ('HOOKS', 'LeanRuntimeInfoHook'),
         ('HOOKS', 'ReconstructionHook'),

@@ -264,7 +264,7 @@ def test_fewer_images_than_a_batch(pretrained, tmp_path, capfd):
 def test_a_folder_without_images(tmp_path, capfd):
     (tmp_path / 'train').mkdir()
     message = error_of(capfd, 'tools/train.py', PRETRAIN, '--data-root', tmp_path, '--work-dir', tmp_path / 'run')
-    assert 'Found 0 files' in message
+    assert f'there is no image in {tmp_path}/train' in message
 
 
 @pytest.mark.openmmlab_only

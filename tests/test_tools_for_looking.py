@@ -24,7 +24,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp('look')
     config = Config.fromfile(ROOT / PRETRAIN)
     config.model = dict(tiny_config(), data_preprocessor=config.model.data_preprocessor)
-    config.test_dataloader.dataset.pipeline[1].scale = config.test_dataloader.dataset.pipeline[2].crop_size = 32
+    config.test_dataloader.dataset.pipeline[0].scale = 32
     config.dump(root / 'config.py')
     torch.manual_seed(0)
     torch.save(get_model(config).state_dict(), root / 'weights.pth')

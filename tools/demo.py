@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def choose_images(folder: Path | None, extensions: tuple[str, ...], limit: int) -> list[Path]:
+def choose_images(folder: Path | None, limit: int) -> list[Path]:
     """The images to use in a fixed random order, at most ``limit``."""
     if folder is None:
         package = importlib.util.find_spec('elpv_dataset')
@@ -59,7 +59,7 @@ def choose_images(folder: Path | None, extensions: tuple[str, ...], limit: int) 
         folder = Path(package.origin).parent / 'data' / 'images'
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
-    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in extensions)
+    files = find_images(folder)
     if len(files) < FEWEST:
         raise ValueError(
             f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out'
@@ -212,7 +212,7 @@ def main() -> None:
     args = parse_args()
     with SetupErrors(), tempfile.TemporaryDirectory() as data:
         config = Config.fromfile(CONFIG)
-        files = choose_images(args.data, config.train_dataloader.dataset.extensions, args.max_images)
+        files = choose_images(args.data, args.max_images)
         work_dir = args.out.resolve() / datetime.now().strftime('%Y%m%d_%H%M%S')
         work_dir.mkdir(parents=True)
         numbers = shrink(files, Path(data), config.model.backbone.img_size)

@@ -74,7 +74,7 @@ def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config
             'train_dataloader.persistent_workers': workers > 0,
             'train_dataloader.dataset.data_root': str(images),
             'train_dataloader.dataset.data_prefix': '',
-            'train_dataloader.dataset.pipeline.1.scale': 64,
+            'train_dataloader.dataset.pipeline.0.scale': 64,
             'param_scheduler.warmup': 1,
             'default_hooks.checkpoint': dict(interval=2, by_epoch=False, max_keep_ckpts=2),
         }

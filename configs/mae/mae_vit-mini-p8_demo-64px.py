@@ -24,9 +24,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler'),
     dataset=dict(
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.8, 1.0), interpolation='area'),
-            dict(type='RandomFlip', prob=0.5),
+            dict(type='LoadRandomCrop', scale=64, crop_ratio_range=(0.8, 1.0)),
             dict(type='PackInputs'),
         ]
     ),
@@ -34,9 +32,7 @@ train_dataloader = dict(
 test_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='ResizeEdge', scale=64, edge='short', interpolation='area'),
-            dict(type='CenterCrop', crop_size=64),
+            dict(type='LoadCenterCrop', scale=64, crop_ratio=1),
             dict(type='PackInputs'),
         ]
     )

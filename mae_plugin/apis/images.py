@@ -6,18 +6,18 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
-import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmpretrain.datasets import PackInputs
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
+from ..data import LoadCenterCrop
+from ..data.folder import IMAGE_EXTENSIONS
 from ..models import functional as F
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -32,9 +32,9 @@ def find_images(*places: str | Path) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            new = sorted(path for path in place.rglob('*') if path.suffix.lower() in IMG_EXTENSIONS)
+            new = sorted(path for path in place.rglob('*') if path.suffix.lower() in IMAGE_EXTENSIONS)
             if not new:
-                raise FileNotFoundError(f'the folder {place} holds no images ({", ".join(IMG_EXTENSIONS)})')
+                raise FileNotFoundError(f'the folder {place} holds no images ({", ".join(IMAGE_EXTENSIONS)})')
         else:
             new = [place] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
             if not new:
@@ -47,7 +47,7 @@ class ImageReader:
     """Reads one image as a model takes it: ``dict(inputs=..., data_samples=...)``, not normalised yet.
 
     The image goes through the test pipeline of the model's config. Without one it is scaled to cover the backbone's
-    ``img_size`` (bicubic, antialiased) and cut to its centre.
+    ``img_size`` and cut to its centre.
 
     Args:
         model: the model, of which sizes and channels are taken.
@@ -67,14 +67,12 @@ class ImageReader:
         self.channel_order = channel_order
         pipeline = (config or {}).get('test_dataloader', {}).get('dataset', {}).get('pipeline')
         if pipeline is None:
-            color = {1: 'grayscale', 3: 'color'}.get(self.channels, 'unchanged')
             size = F.pair(getattr(backbone, 'img_size', None) or getattr(embed, 'img_size', 224))
-            pipeline = [dict(type='LoadImageFromFile', color_type=color), lambda results: _cover(results, size)]
-            pipeline.append(PackInputs())
-        steps = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
-        loads = [type(step).__name__.startswith('Load') for step in steps]
-        self._load = Compose([step for step, is_load in zip(steps, loads, strict=True) if is_load])
-        self._transform = Compose([step for step, is_load in zip(steps, loads, strict=True) if not is_load])
+            pipeline = [LoadCenterCrop(size, crop_ratio=1), PackInputs()]
+            if self.channels != 3:
+                color = 'grayscale' if self.channels == 1 else 'unchanged'
+                pipeline.insert(0, LoadImageFromFile(color_type=color))
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
 
     def __call__(self, image: ImageLike) -> dict:
         """Reads a file, an array (H, W) or (H, W, C), or a PIL image.
@@ -83,51 +81,46 @@ class ImageReader:
             FileNotFoundError: if there is no such file.
             ValueError: for a file that is no image, an image smaller than a patch, or another number of channels.
         """
-        results = self._read(image)
-        array = results['img']
-        name = results.get('img_path') or 'the image'
-        if array.ndim not in (2, 3) or array.size == 0:
-            raise ValueError(f'{name} has shape {array.shape}; an image is an array (H, W) or (H, W, channels)')
-        channels = array.shape[2] if array.ndim == 3 else 1
-        if channels != self.channels:
-            raise ValueError(f'{name} has {channels} channels, but the model takes images of {self.channels}')
-        if array.shape[0] < self.smallest[0] or array.shape[1] < self.smallest[1]:
+        if isinstance(image, (str, Path)):
+            name = str(image)
+            if '://' not in name and not Path(name).is_file():
+                raise FileNotFoundError(f'there is no image {name}')
+            try:
+                sample = Compose(self.pipeline)(dict(img_path=name))
+            # What LoadImageFromFile and its backends raise.
+            except (AssertionError, OSError, cv2.error) as error:
+                raise ValueError(f'{name} cannot be read as an image ({error})') from error
+        else:
+            name = 'the image'
+            array = self._array(image)
+            steps = [step for step in self.pipeline if not isinstance(step, LoadImageFromFile)]
+            sample = Compose(steps)(dict(img=array, img_shape=array.shape[:2], ori_shape=array.shape[:2]))
+        self._check_channels(name, len(sample['inputs']))
+        height, width = sample['data_samples'].ori_shape
+        if height < self.smallest[0] or width < self.smallest[1]:
             raise ValueError(
-                f'{name} is too small: {array.shape[0]} x {array.shape[1]} pixels are less than one patch of '
+                f'{name} is too small: {height} x {width} pixels are less than one patch of '
                 f'{self.smallest[0]} x {self.smallest[1]}'
             )
-        return self._transform(results)
+        return sample
 
-    def _read(self, image: ImageLike) -> dict:
-        if isinstance(image, (str, Path)):
-            path = str(image)
-            if '://' not in path and not Path(path).is_file():
-                raise FileNotFoundError(f'there is no image {path}')
-            try:
-                results = self._load(dict(img_path=path))
-            except Exception as error:
-                raise ValueError(f'{path} cannot be read as an image ({error or type(error).__name__})') from error
-            return results
+    def _array(self, image: np.ndarray | Image.Image) -> np.ndarray:
+        """The pixels (H, W) or (H, W, C), in the order in which pipelines pass them on."""
         if isinstance(image, Image.Image):
             array = np.asarray(image.convert({1: 'L', 3: 'RGB'}.get(self.channels, image.mode)))
-            turn = array.ndim == 3 and array.shape[2] == 3
         elif isinstance(image, np.ndarray):
             array = image
-            turn = self.channel_order == 'rgb' and array.ndim == 3 and array.shape[2] == 3
         else:
             raise ValueError(f'an image is a path, an array or a PIL image, not {type(image).__name__}')
-        array = np.ascontiguousarray(array[..., ::-1] if turn else array)
-        return dict(img=array, img_shape=array.shape[:2], ori_shape=array.shape[:2])
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(f'the image has shape {array.shape}; an image is an array (H, W) or (H, W, channels)')
+        self._check_channels('the image', array.shape[2] if array.ndim == 3 else 1)
+        is_rgb = isinstance(image, Image.Image) or self.channel_order == 'rgb'
+        return np.ascontiguousarray(array[..., ::-1] if is_rgb and array.shape[2:] == (3,) else array)
 
-
-def _cover(results: dict, size: tuple[int, int]) -> dict:
-    """Scales an image so that it covers (height, width), and cuts out the centre."""
-    array = results['img'] if results['img'].ndim == 3 else results['img'][..., None]
-    image = torch.tensor(array if array.dtype == np.uint8 else array.astype(np.float32)).permute(2, 0, 1)
-    scale = max(size[0] / image.shape[1], size[1] / image.shape[2])
-    scaled = [max(side, round(old * scale)) for side, old in zip(size, image.shape[1:], strict=True)]
-    image = TF.center_crop(TF.resize(image, scaled, InterpolationMode.BICUBIC, antialias=True), list(size))
-    return {**results, 'img': image.permute(1, 2, 0).numpy(), 'img_shape': size}
+    def _check_channels(self, name: str, channels: int) -> None:
+        if channels != self.channels:
+            raise ValueError(f'{name} has {channels} channels, but the model takes images of {self.channels}')
 
 
 def to_pictures(

@@ -53,8 +53,8 @@ def seeded(seed: int) -> Iterator[None]:
 class AddressedDataset(Dataset):
     """A dataset whose samples do not depend on what was loaded before them.
 
-    Takes the addresses (index, epoch, seed) of :class:`ResumableSampler` and seeds all generators before it asks the
-    dataset within. A plain index is passed on.
+    Takes the addresses (index, epoch, repeat, seed) of :class:`ResumableSampler` and seeds all generators before it
+    asks the dataset within. A plain index is passed on.
 
     Args:
         dataset: config of any dataset, or the dataset.
@@ -76,16 +76,16 @@ class AddressedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, address: int | tuple[int, int, int]) -> dict:
+    def __getitem__(self, address: int | tuple[int, int, int, int]) -> dict:
         if isinstance(address, int):
             return self.dataset[address]
-        index, epoch, seed = address
-        seed_generators(seed_at('sample', seed, epoch, index))
+        index, epoch, repeat, seed = address
+        seed_generators(seed_at('sample', seed, epoch, index, repeat))
         return self.dataset[index]
 
 
 class ResumableSampler(Sampler):
-    """Deals out the addresses (index, epoch, seed) of a dataset's samples to all ranks, from any position on.
+    """Deals out the addresses (index, epoch, repeat, seed) of a dataset's samples to all ranks, from any position on.
 
     Every rank gets the same number: an epoch is filled up from its own beginning.
 
@@ -94,13 +94,24 @@ class ResumableSampler(Sampler):
         seed: the run's seed, the same on every rank.
         shuffle: a new order in every epoch, or always that of the dataset.
         endless: one epoch after the other without end; ``position`` then counts from the start of the first.
+        repeats: how often in a row a sample is dealt out, at different addresses, so that an image is read and decoded
+            once for several crops. An epoch stays as long as the dataset: it takes one in ``repeats`` of its samples,
+            and so many epochs together take them all.
+
+    Raises:
+        ValueError: if ``repeats`` is not positive.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, seed: int, shuffle: bool = True, endless: bool = False, repeats: int = 1
+    ) -> None:
+        if repeats < 1:
+            raise ValueError(f'repeats={repeats} is out of range: it is how often in a row an image is used')
         self.dataset = dataset
         self.seed = seed
         self.shuffle = shuffle
         self.endless = endless
+        self.repeats = repeats
         self.rank, self.world_size = get_dist_info()
         self.epoch = 0
         self.position = 0
@@ -115,7 +126,7 @@ class ResumableSampler(Sampler):
         """Samples of a whole epoch for this rank."""
         return -(-len(self.dataset) // self.world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
         if self.endless:
             epoch, position = divmod(self.position, len(self.dataset))
             later = chain.from_iterable(map(self._addresses, count(epoch + 1)))
@@ -125,13 +136,24 @@ class ResumableSampler(Sampler):
             later = islice(cycle(self._addresses(epoch)), missing)
         return islice(chain(self._addresses(epoch, position), later), self.rank, None, self.world_size)
 
-    def _addresses(self, epoch: int, position: int = 0) -> Iterator[tuple[int, int, int]]:
-        order = torch.arange(len(self.dataset))
+    def _addresses(self, epoch: int, position: int = 0) -> Iterator[tuple[int, int, int, int]]:
+        size = len(self.dataset)
+        order = torch.arange(size)
+        turn, part = divmod(epoch, self.repeats)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(seed_at('order', self.seed, epoch))
-            order = torch.randperm(len(order), generator=generator)
-        for index in order[position:].tolist():
-            yield index, epoch, self.seed
+            generator = torch.Generator().manual_seed(seed_at('order', self.seed, turn))
+            order = torch.randperm(size, generator=generator)
+        needed = -(-size // self.repeats)
+        order = order.roll(-part * needed)[:needed]
+        # Ranks take turns, so one round has a sample for each. A list of a whole epoch would take gigabytes.
+        step = self.world_size if self.repeats > 1 else 2**16
+        addresses = (
+            (index, epoch, repeat, self.seed)
+            for start in range(0, needed, step)
+            for repeat in range(self.repeats)
+            for index in order[start : start + step].tolist()
+        )
+        return islice(addresses, position, size)
 
 
 class _Resumable(BaseLoop):
@@ -243,5 +265,10 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool) -> dict:
     return {
         **dataloader,
         'dataset': dict(type=AddressedDataset, dataset=dataloader['dataset']),
-        'sampler': dict(type=ResumableSampler, seed=seed, shuffle=sampler.get('shuffle', True), endless=endless),
+        'sampler': dict(
+            type=ResumableSampler,
+            seed=seed,
+            endless=endless,
+            **{name: sampler[name] for name in ('shuffle', 'repeats') if name in sampler},
+        ),
     }

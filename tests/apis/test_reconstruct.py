@@ -127,8 +127,7 @@ def test_models_and_inputs(tmp_path):
     """A model without a config, a config, a config's path, a file of weights; an image, a list, a folder."""
     config = Config.fromfile(ROOT / PRETRAIN)
     config.model = dict(tiny_config(), data_preprocessor=config.model.data_preprocessor)
-    config.test_dataloader.dataset.pipeline[1].scale = 36
-    config.test_dataloader.dataset.pipeline[2].crop_size = 32
+    config.test_dataloader.dataset.pipeline[0].scale = 32
     config.dump(tmp_path / 'config.py')
     write_jpegs(tmp_path / 'images', 3, size=(48, 40))
     paths = [str(path) for path in sorted((tmp_path / 'images').iterdir())]

@@ -28,7 +28,7 @@ def panels(work_dir) -> dict[str, np.ndarray]:
 def dataset_of(folder, size: int = 32) -> dict:
     """The recipe's test dataset on another folder, at another size."""
     config = Config.fromfile(ROOT / PRETRAIN).test_dataloader.dataset
-    config.pipeline[1].scale = config.pipeline[2].crop_size = size
+    config.pipeline[0].scale = size
     return {**config, 'data_root': str(folder), 'data_prefix': ''}
 
 

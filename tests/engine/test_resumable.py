@@ -45,7 +45,7 @@ def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=
     cfg.model = dict(tiny_config(backbone=dict(drop_path_rate=0.2)), data_preprocessor=cfg.model.data_preprocessor)
     cfg.train_dataloader.update(batch_size=4, num_workers=workers, persistent_workers=workers > 0)
     cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
-    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    cfg.train_dataloader.dataset.pipeline[0].scale = 32
     cfg.train_cfg = (
         dict(type='ResumableEpochLoop', max_epochs=2) if by_epoch else dict(type='ResumableIterLoop', max_iters=STEPS)
     )
@@ -122,7 +122,7 @@ def test_ranks_share_an_epoch(world_size):
     shares = [list(sampler(10, rank, world_size)) for rank in range(world_size)]
     assert len({len(share) for share in shares} | {len(sampler(10, 0, world_size))}) == 1
     dealt = [address for turn in zip(*shares, strict=True) for address in turn]
-    assert sorted(index for index, _, _ in order) == list(range(10))
+    assert sorted(index for index, *_ in order) == list(range(10))
     assert dealt == (order + order)[: len(dealt)] and len(dealt) < 10 + world_size
 
 
@@ -140,14 +140,38 @@ def test_orders():
     first = list(ours)
     ours.set_epoch(1)
     second = list(ours)
-    assert {epoch for _, epoch, _ in second} == {1}
-    assert [index for index, _, _ in first] != [index for index, _, _ in second]
-    assert [index for index, _, _ in sampler(8, shuffle=False)] == list(range(8))
+    assert {epoch for _, epoch, *_ in second} == {1}
+    assert [index for index, *_ in first] != [index for index, *_ in second]
+    assert [index for index, *_ in sampler(8, shuffle=False)] == list(range(8))
     endless = iter(sampler(8, endless=True))
     assert [next(endless) for _ in range(16)] == first + second
     late = sampler(8, endless=True)
     late.position = 11
     assert next(iter(late)) == second[3]
+
+
+def test_repeats():
+    """Three crops of an image one after the other on its rank; three epochs take every image, each as long as any."""
+    epochs = []
+    for epoch in range(3):
+        ours = sampler(8, repeats=3)
+        ours.set_epoch(epoch)
+        epochs.append(list(ours))
+    assert [len(dealt) for dealt in epochs] == [8] * 3 == [len(sampler(8, repeats=3))] * 3
+    assert len({address for dealt in epochs for address in dealt}) == 24
+    assert {index for dealt in epochs for index, *_ in dealt} == set(range(8))
+    assert [index for index, *_ in epochs[0][:6]] == [epochs[0][0][0]] * 3 + [epochs[0][3][0]] * 3
+    assert [repeat for _, _, repeat, _ in epochs[0]] == [0, 1, 2, 0, 1, 2, 0, 1]
+    shares = [list(sampler(12, rank, 2, repeats=3)) for rank in range(2)]
+    assert [len(share) for share in shares] == [6, 6]
+    for share in shares:
+        assert [index for index, *_ in share] == [share[0][0]] * 3 + [share[3][0]] * 3
+    assert not {index for index, *_ in shares[0]} & {index for index, *_ in shares[1]}
+    late = sampler(12, 1, 2, repeats=3)
+    late.position = 6
+    assert list(late) == shares[1][3:]
+    with pytest.raises(ValueError, match='repeats=0 is out of range'):
+        sampler(8, repeats=0)
 
 
 def test_a_sample_depends_on_its_address_alone():
@@ -159,7 +183,7 @@ def test_a_sample_depends_on_its_address_alone():
             return index, torch.rand(()).item(), np.random.rand(), random.random()
 
     dataset = AddressedDataset(Draws())
-    one, two, other = dataset[2, 0, 7], dataset[2, 0, 7], dataset[2, 1, 7]
+    one, two, other = dataset[2, 0, 0, 7], dataset[2, 0, 0, 7], dataset[2, 1, 0, 7]
     assert one == two and all(a != b for a, b in zip(one[1:], other[1:], strict=True))
     assert dataset[3][0] == 3
     assert len({seed_at('sample', 0, 1, 2), seed_at('sample', 0, 2, 1), seed_at('step', 0, 1, 2)}) == 3

@@ -7,7 +7,7 @@ _base_ = './imagenet_cls.py'
 
 # Pipelines hand on BGR images until the preprocessor turns them round, so fill values are BGR too.
 bgr_mean = _base_.data_preprocessor.mean[::-1]
-load, crop, flip, pack = _base_.train_dataloader.dataset.pipeline
+crop, pack = _base_.train_dataloader.dataset.pipeline
 augment = dict(
     type='RandAugment',
     num_policies=2,
@@ -26,7 +26,7 @@ erase = dict(
     min_area_ratio=0.02,
     max_area_ratio=1 / 3,
 )
-train_dataloader = dict(dataset=dict(pipeline=[load, crop, flip, augment, erase, pack]))
+train_dataloader = dict(dataset=dict(pipeline=[crop, augment, erase, pack]))
 
 # Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a linear classifier.
 model = dict(
@@ -67,4 +67,4 @@ auto_scale_lr = dict(enable=True, base_batch_size=1024)
 train_cfg = dict(max_epochs=100, val_interval=1)
 
 # Names that only serve the lines above: left in the config, they would look like settings and change nothing.
-del bgr_mean, load, crop, flip, augment, erase, pack
+del bgr_mean, crop, augment, erase, pack

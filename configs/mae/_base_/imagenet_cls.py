@@ -9,12 +9,7 @@ train_dataloader = dict(
     dataset=dict(
         type='ImageNet',
         split='train',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackInputs'),
-        ],
+        pipeline=[dict(type='LoadRandomCrop', scale=224), dict(type='PackInputs')],
     ),
 )
 test_dataloader = _base_.test_dataloader

@@ -18,11 +18,6 @@ test_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         data_root='data/imagenet',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ],
+        pipeline=[dict(type='LoadCenterCrop', scale=224), dict(type='PackInputs')],
     ),
 )

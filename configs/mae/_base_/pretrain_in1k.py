@@ -1,37 +1,24 @@
 """The official pre-training recipe (paper, table 8, and the authors' code) on unlabelled images.
 
-Any folder tree of images under ``<data_root>/train`` will do; labels are not looked at.
+Any folder tree of images, or tar files, in ``<data_root>/train`` will do; labels are not looked at.
 """
 
 _base_ = './imagenet_data.py'
 
-unlabelled = dict(
-    type='CustomDataset',
-    with_label=False,
-    extensions=('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm'),
-)
 train_dataloader = dict(
     batch_size=512,
     dataset=dict(
-        **unlabelled,
+        type='IndexedImages',
         data_prefix='train',
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(
-                type='RandomResizedCrop',
-                scale=224,
-                crop_ratio_range=(0.2, 1.0),
-                backend='pillow',
-                interpolation='bicubic',
-            ),
-            dict(type='RandomFlip', prob=0.5),
+            dict(type='LoadRandomCrop', scale=224, crop_ratio_range=(0.2, 1.0)),
             dict(type='PackInputs'),
         ],
     ),
 )
 
 # For extracting features and reconstructing; pre-training itself has nothing to evaluate.
-test_dataloader = dict(dataset=dict(**unlabelled, data_prefix='val'))
+test_dataloader = dict(dataset=dict(type='IndexedImages', data_prefix='val'))
 test_evaluator = []
 test_cfg = dict()
 
@@ -47,5 +34,3 @@ auto_scale_lr = dict(enable=True, base_batch_size=4096)
 
 # A few test images (training images, if there are none) under fixed masks, in the work dir's vis_data/vis_image.
 default_hooks = dict(reconstruction=dict(type='ReconstructionHook', interval=20))
-
-del unlabelled

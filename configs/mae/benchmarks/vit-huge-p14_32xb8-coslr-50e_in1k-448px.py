@@ -14,9 +14,8 @@ _base_ = './vit-huge-p14_8xb128-coslr-50e_in1k.py'
 # As at 224 px with the rate for 256 images a step; the authors crop nothing away above 224 px.
 train_pipeline = _base_.train_dataloader.dataset.pipeline
 test_pipeline = _base_.val_dataloader.dataset.pipeline
-train_pipeline[1].update(scale=448)
-test_pipeline[1].update(scale=448)
-test_pipeline[2].update(crop_size=448)
+train_pipeline[0].update(scale=448)
+test_pipeline[0].update(scale=448, crop_ratio=1)
 
 model = dict(backbone=dict(img_size=448))
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))

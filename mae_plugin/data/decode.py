@@ -1,0 +1,108 @@
+"""From the bytes of an image file to pixels, at the speed of libjpeg-turbo for JPEG and with Pillow for the rest."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ChannelOrder = Literal['bgr', 'rgb']
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+
+
+class EncodedImage:
+    """An image file in memory: its size without decoding it, and its pixels at full or reduced size.
+
+    Looks at the content, never at a file name. Rotation noted in EXIF is applied. Gray, palette and CMYK images become
+    three channels, 16-bit gray is scaled to 8 bits, alpha is dropped, as in the authors' code.
+
+    Args:
+        data: content of the file.
+        channel_order: of the pixels; ``'bgr'`` is what mmpretrain's pipelines pass on.
+
+    Raises:
+        ValueError: if this is no image, or one of more pixels than Pillow takes for an attack
+            (``2 * PIL.Image.MAX_IMAGE_PIXELS``).
+    """
+
+    def __init__(self, data: bytes, channel_order: ChannelOrder = 'bgr') -> None:
+        if not data:
+            raise ValueError('the file is empty')
+        self.data = data
+        self._channel_order = channel_order
+        self._decoded: tuple[int, np.ndarray] | None = None
+        # CMYK is left to Pillow, as libjpeg does not bring it to RGB.
+        self._stored_size = _rgb_jpeg_size(data)
+        self.size = self._stored_size
+        """Height and width as seen, that is after rotation."""
+        if self._stored_size is None:
+            self._decoded = 1, self._decode_with_pillow()
+            self.size = self._decoded[1].shape[:2]
+            return
+        height, width = self._stored_size
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit and height * width > 2 * limit:
+            raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
+        # The tag lies in a segment near the start; asking Pillow takes longer than this glance.
+        exif = Image.open(BytesIO(data)).getexif() if b'Exif\0\0' in data[:65536] else {}
+        self._orientation = exif.get(_ORIENTATION, 1)
+        if self._orientation in _TRANSPOSED:
+            self.size = width, height
+
+    def pixels(self, reduction: int = 1) -> np.ndarray:
+        """The pixels, (h, w, 3) uint8, which must not be written to: they are kept for the next call.
+
+        Args:
+            reduction: 1, 2, 4 or 8: height and width of a JPEG are divided by this, within its transform and hence
+                faster than a whole decode. Other formats come out whole.
+        """
+        if self._stored_size is not None and (self._decoded is None or self._decoded[0] != reduction):
+            self._decoded = reduction, self._decode_jpeg(reduction)
+        return self._decoded[1]
+
+    def _decode_jpeg(self, reduction: int) -> np.ndarray:
+        try:
+            # libjpeg takes the smallest of its sizes that is not below these; 0 is the full one.
+            least = [-(-side // reduction) if reduction > 1 else 0 for side in self._stored_size]
+            pixels = simplejpeg.decode_jpeg(self.data, self._channel_order, min_height=least[0], min_width=least[1])
+        except ValueError:
+            # simplejpeg stops at every remark of libjpeg's. Pillow lets harmless ones pass and refuses truncated files.
+            return self._decode_with_pillow()
+        if self._orientation in _TRANSPOSED:
+            pixels = pixels.transpose(1, 0, 2)
+        if self._orientation in _MIRRORED:
+            pixels = pixels[:, ::-1]
+        if self._orientation in _UPSIDE_DOWN:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
+
+    def _decode_with_pillow(self) -> np.ndarray:
+        try:
+            image = Image.open(BytesIO(self.data))
+        except UnidentifiedImageError:
+            raise ValueError('its content is in no known image format') from None
+        image = ImageOps.exif_transpose(image)
+        if image.mode == 'F':
+            raise ValueError('its pixels are floating-point numbers, whose black and white are unknown')
+        if image.mode.startswith('I'):
+            # Pillow itself would clip these 16 bits to 255.
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        pixels = np.asarray(image.convert('RGB'))
+        return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
+
+
+def _rgb_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG that libjpeg itself brings to RGB; None for any other file."""
+    if not data.startswith(b'\xff\xd8\xff'):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    # Broken headers; Pillow says what is wrong with them.
+    except (ValueError, KeyError):
+        return None
+    return None if colors in ('CMYK', 'YCCK') else (height, width)

@@ -1,0 +1,71 @@
+"""Images that cannot be read, in a run of days."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+
+import torch
+from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
+
+
+class SkippedImages:
+    """Counts images that were skipped, over all workers of a data loader, and says when they are too many.
+
+    Args:
+        max_share: of the images asked for; more than this end the run.
+        at_least: images to ask for before the share is looked at.
+    """
+
+    _SLOTS, _REMEMBERED = 256, 4096
+
+    def __init__(self, max_share: float, at_least: int = 100) -> None:
+        if not 0 <= max_share <= 1:
+            raise ValueError(f'max_skipped={max_share} is out of range: it is a share of images, from 0 to 1')
+        self.max_share = max_share
+        self.at_least = at_least
+        # Workers are forks that share this memory; each adds to a row of its own.
+        self._asked = torch.zeros(self._SLOTS, dtype=torch.long).share_memory_()
+        self._skipped = torch.zeros(self._SLOTS, dtype=torch.long).share_memory_()
+        self._said = torch.zeros(self._REMEMBERED, dtype=torch.long).share_memory_()
+
+    @property
+    def asked(self) -> int:
+        """Images asked for."""
+        return int(self._asked.sum())
+
+    @property
+    def skipped(self) -> int:
+        """Images skipped; one that is asked for in every epoch counts in every epoch."""
+        return int(self._skipped.sum())
+
+    def count(self) -> None:
+        """Notes that an image is asked for."""
+        self._asked[self._slot()] += 1
+
+    def skip(self, path: str, reason: Exception) -> None:
+        """Notes that an image is skipped; one line in the log for each path.
+
+        Raises:
+            RuntimeError: if too many are.
+        """
+        self._skipped[self._slot()] += 1
+        skipped, asked = self.skipped, self.asked
+        if asked >= self.at_least and skipped > self.max_share * asked:
+            raise RuntimeError(
+                f'{skipped} of {asked} images could not be read, more than the {self.max_share:.1%} that max_skipped '
+                f'allows; the last one: {path} ({reason})'
+            )
+        mark, place = zlib.crc32(path.encode()) + 1, zlib.adler32(path.encode()) % self._REMEMBERED
+        if self._said[place] != mark:
+            self._said[place] = mark
+            print_log(
+                f'Skipped {path}: {reason}. Another image takes its place ({skipped} skipped of {asked}).',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _slot(self) -> int:
+        worker = get_worker_info()
+        return 0 if worker is None else 1 + worker.id % (self._SLOTS - 1)
