@@ -1,6 +1,8 @@
 """A pre-training run with a probe: the numbers that scikit-learn gets from the checkpoint, and the best one kept."""
 
+import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..conftest import ROOT, write_jpegs
-from .test_reconstruction_hook import dataset_of
 from .test_resumable import assert_identical, images, train  # noqa: F401  (a fixture)
 
 PROBE = ROOT / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py'
@@ -29,23 +30,35 @@ def labelled(tmp_path_factory):
     return root
 
 
-def settings(root, **changes) -> dict:
-    dataset = {**dataset_of(root), 'data_prefix': 'val', 'with_label': True}
-    loader = dict(batch_size=4, num_workers=0, dataset=dataset)
-    loop = dict(type='ProbeLoop', bank=dict(data_prefix='train'), k=5, pool='cls', **changes)
-    return {
-        'val_dataloader': loader,
-        'val_cfg': loop,
-        'val_evaluator': [],
-        'train_cfg.val_interval': 1,
-        'default_hooks.checkpoint.save_best': 'probe/knn_top1',
-    }
+@pytest.fixture(scope='module')
+def settings(labelled, tmp_path_factory):
+    """What the config on the page of the documentation says, on the generated images."""
+    (snippet,) = re.findall(r'```python\n(_base_ = .*?)```', (ROOT / 'docs/visualize.md').read_text(), re.DOTALL)
+    path = tmp_path_factory.mktemp('config') / 'config.py'
+    path.write_text(
+        snippet.replace("_base_ = '", f"_base_ = '{ROOT}/configs/mae/").replace('/my/images', str(labelled))
+    )
+    config = Config.fromfile(path)
+    loader = config.val_dataloader
+    loader.update(batch_size=4, num_workers=0)
+    loader.dataset.pipeline[0].scale = 32
+
+    def make(**changes) -> dict:
+        return {
+            'val_dataloader': copy.deepcopy(loader),
+            'val_cfg': {**config.val_cfg, 'k': 5, 'pool': 'cls', **changes},
+            'val_evaluator': config.val_evaluator,
+            'train_cfg.val_interval': config.train_cfg.val_interval // 20,
+            'default_hooks.checkpoint.save_best': config.default_hooks.checkpoint.save_best,
+        }
+
+    return make
 
 
 @pytest.mark.parametrize('bank_size', [None, 10])
-def test_numbers_are_scikit_learns(images, labelled, tmp_path, bank_size):  # noqa: F811
+def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_size):  # noqa: F811
     """Features by another way, from the file of the checkpoint; the training is the one without a probe."""
-    options = settings(labelled, bank_size=bank_size)
+    options = settings(bank_size=bank_size)
     losses, weights = train(images, tmp_path / 'with', interval=10, **options)
     (file,) = (tmp_path / 'with').glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in file.read_text().splitlines() if 'probe' in line]
@@ -77,13 +90,13 @@ def test_numbers_are_scikit_learns(images, labelled, tmp_path, bank_size):  # no
         assert_identical(weights, same)
 
 
-def test_bad_settings(images, labelled, tmp_path):  # noqa: F811
-    unlabelled = settings(labelled)
+def test_bad_settings(images, settings, tmp_path):  # noqa: F811
+    unlabelled = settings()
     unlabelled['val_dataloader']['dataset']['with_label'] = False
     with pytest.raises(ValueError, match='a probe needs labels'):
         train(images, tmp_path, **unlabelled)
     with pytest.raises(ValueError, match="pool='max' is none of"):
-        train(images, tmp_path, **{**settings(labelled), 'val_cfg.pool': 'max'})
+        train(images, tmp_path, **settings(pool='max'))
 
 
 def test_config():
