@@ -115,7 +115,8 @@ class ReconstructionInferencer(ImageInferencer):
     - ``use_ground_truth_stats``: with per-patch-normalised targets, bring removed patches back by their own mean and
       standard deviation; otherwise these are estimated from the visible patches.
 
-    It returns a list of :class:`Reconstruction`.
+    It returns a list of :class:`Reconstruction`. As with all of mmpretrain's inferencers, the model is in evaluation mode
+    from then on.
 
     Args:
         *args: as for :class:`ImageInferencer`.
@@ -170,9 +171,9 @@ class ReconstructionInferencer(ImageInferencer):
         """Reconstructs a batch."""
         data, mask, seed = inputs['data'], inputs['mask'], inputs['seed']
         normalised = self.model.data_preprocessor(data, False)['inputs']
-        with torch.random.fork_rng([normalised.device] if normalised.is_cuda else []):
+        # A seed is also for backbones that draw their masks themselves; it is gone after the call.
+        with torch.random.fork_rng([normalised.device] if normalised.is_cuda else [], enabled=seed is not None):
             if seed is not None:
-                # For backbones that draw their masks themselves.
                 torch.manual_seed(seed)
             found = reconstruct_batch(
                 self.model, normalised, mask, use_ground_truth_stats, self.bands, self.pixel_range
@@ -206,10 +207,9 @@ def draw_masks(
             raise ValueError(f'{type(backbone).__name__} draws its own masks; leave mask_ratio={mask_ratio} out')
         return True
     length = math.prod(F.patch_grid(images, backbone.patch_size))
+    num_keep = F.num_visible(length, backbone.mask_ratio if mask_ratio is None else mask_ratio)
     noise = torch.stack([torch.rand(length, generator=generator) for _ in images])
-    return F.masking_from_noise(
-        noise, F.num_visible(length, backbone.mask_ratio if mask_ratio is None else mask_ratio)
-    ).mask
+    return F.masking_from_noise(noise, num_keep).mask
 
 
 def _one_per_image(mask: Tensor | np.ndarray, images: int, length: int) -> Tensor:

@@ -110,7 +110,7 @@ class ProbeLoop(ValLoop):
                 raise ValueError('a probe needs labels, but the images of val_dataloader or the bank have none')
             with autocast(enabled=self.fp16):
                 features.append(pooled_features(model, data['inputs'], self.pool).float())
-            labels += [sample.gt_label for sample in data['data_samples']]
+            labels += [sample.gt_label.to(features[-1].device) for sample in data['data_samples']]
             now = time.monotonic()
             if now - said > _SECONDS_BETWEEN_LINES:
                 said = now

@@ -91,8 +91,8 @@ def test_read_log(tmp_path):
     """A run resumed from step 7: what came later counts, and validations stand at a step of training."""
     write_run(tmp_path, 0, 7)
     records = read_log(tmp_path)
-    losses = {record['step']: record['loss'] for record in records if 'loss' in record}
-    assert losses == {**{i: i for i in range(1, 8)}, **{i: 100 + i for i in range(8, 18)}}
+    losses = [(record['step'], record['loss']) for record in records if 'loss' in record]
+    assert losses == [(i, i) for i in range(1, 8)] + [(i, 100 + i) for i in range(8, 18)]
     probes = [(record['step'], record['probe/knn_top1']) for record in records if 'loss' not in record]
     assert probes == [(5, 50.0), (12, 51.0)]
     assert len(read_log(tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json')) == 11

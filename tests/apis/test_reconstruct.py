@@ -165,6 +165,7 @@ def test_a_backbone_that_draws_its_own_masks():
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(one.mask, two.mask) and one.mask.sum() == 12
     assert np.array_equal(one.pasted, two.pasted)
+    assert len({tuple(reconstruct_image(model, image, seed=None).mask.tolist()) for _ in range(4)}) > 1
     with pytest.raises(ValueError, match='MAEHiViT draws its own masks; leave mask_ratio=0.5 out'):
         reconstruct_image(model, image, mask_ratio=0.5)
     with pytest.raises(ValueError, match='MAEHiViT draws its own masks'):

@@ -87,8 +87,13 @@ def test_by_iteration(images, tmp_path):  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Visualizer, 'add_image', lambda self, name, image, step: drawn.append((name, step, image.shape)))
         options = {f'{HOOK}.by_epoch': False, f'{HOOK}.interval': 4, f'{HOOK}.num_images': 3}
-        train(images, tmp_path, by_epoch=False, **options)
-    assert drawn == [('reconstruction', step, (3 * 34 - 2, 4 * 34 - 2, 3)) for step in (4, 8, 10)]
+        train(images, tmp_path / 'whole', by_epoch=False, **options)
+        assert drawn == [('reconstruction', step, (3 * 34 - 2, 4 * 34 - 2, 3)) for step in (4, 8, 10)]
+        drawn.clear()
+        # Another hook ends the training after its first step.
+        options['custom_hooks'] = [dict(type='TimeLimitHook', minutes=1e-9)]
+        train(images, tmp_path / 'ended', by_epoch=False, **options)
+    assert [step for _, step, _ in drawn] == [1]
 
 
 def test_other_models_get_no_panels(images, tmp_path):  # noqa: F811
