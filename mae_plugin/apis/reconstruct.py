@@ -115,8 +115,8 @@ class ReconstructionInferencer(ImageInferencer):
     - ``use_ground_truth_stats``: with per-patch-normalised targets, bring removed patches back by their own mean and
       standard deviation; otherwise these are estimated from the visible patches.
 
-    It returns a list of :class:`Reconstruction`. As with all of mmpretrain's inferencers, the model is in evaluation mode
-    from then on.
+    It returns a list of :class:`Reconstruction`. As with all of mmpretrain's inferencers, the model is in evaluation
+    mode from then on.
 
     Args:
         *args: as for :class:`ImageInferencer`.

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..apis.reconstruct import check_reconstructs, draw_masks, reconstruct_batch
+from ..apis.reconstruct import Reconstruction, check_reconstructs, draw_masks, reconstruct_batch
 from .resumable import seeded
 
 
@@ -26,7 +26,8 @@ class ReconstructionHook(Hook):
     """Draws a panel of reconstructions through the Runner's visualizer, for every backend that it has.
 
     Each row is an image: original, masked, reconstruction, and the reconstruction with visible patches pasted in. The
-    images are those of ``dataset``; of the config's test dataset; or, if that cannot be read, of the training dataset.
+    images are those of ``dataset``; of the config's test dataset; or, if these cannot be read or do not
+    fit the model, of the training dataset.
     Training is not disturbed: random generators and the modes of all modules are as they were.
 
     Args:
@@ -93,11 +94,13 @@ class ReconstructionHook(Hook):
         test = runner.cfg.get('test_dataloader') or {}
         if 'dataset' in test:
             try:
-                return self._samples(DATASETS.build(test['dataset']))
+                batch = self._samples(DATASETS.build(test['dataset']))
+                # Once now, so that images that do not fit the model are not found out in the middle of a run.
+                self._reconstruct(_core(runner), batch)
+                return batch
             except Exception as error:  # Pictures are no reason to end a run.
                 print_log(
-                    f'Panels show images of the training dataset, as the test dataset cannot be read: {error}',
-                    'current',
+                    f'Panels show training images, as those of the test dataset are of no use: {error}', 'current'
                 )
         return self._samples(runner.train_dataloader.dataset)
 
@@ -105,16 +108,18 @@ class ReconstructionHook(Hook):
         number = min(self.num_images, len(dataset))
         return default_collate([dataset[i * len(dataset) // number] for i in range(number)])
 
+    def _reconstruct(self, model: nn.Module, batch: dict) -> list[Reconstruction]:
+        with _evaluating(model), seeded(self.seed), torch.no_grad():
+            inputs = model.data_preprocessor(batch, False)['inputs']
+            mask = draw_masks(model, inputs, self.mask_ratio, torch.Generator().manual_seed(self.seed))
+            return reconstruct_batch(model, inputs, mask, **self.shown)
+
     def _draw(self, runner: Runner, step: int) -> None:
         if self._batch is None:
             return
         start = time.perf_counter()
-        model = _core(runner)
         # All processes compute, as the parameters of a sharded model are nowhere whole; the visualizer draws in one.
-        with _evaluating(model), seeded(self.seed), torch.no_grad():
-            inputs = model.data_preprocessor(self._batch, False)['inputs']
-            mask = draw_masks(model, inputs, self.mask_ratio, torch.Generator().manual_seed(self.seed))
-            results = reconstruct_batch(model, inputs, mask, **self.shown)
+        results = self._reconstruct(_core(runner), self._batch)
         rows = [result.panel() for result in results]
         white = np.full((2, rows[0].shape[1], 3), 255, np.uint8)
         panel = np.vstack([part for row in rows for part in (row, white)][:-1])

@@ -32,8 +32,8 @@ def dataset_of(folder, size: int = 32) -> dict:
     return {**config, 'data_root': str(folder), 'data_prefix': ''}
 
 
-def settings_of_test(folder) -> dict:
-    loader = dict(_delete_=True, dataset=dataset_of(folder))
+def settings_of_test(folder, size: int = 32) -> dict:
+    loader = dict(_delete_=True, dataset=dataset_of(folder, size))
     return dict(test_dataloader=loader, test_cfg=dict(_delete_=True), test_evaluator=[])
 
 
@@ -68,14 +68,16 @@ def test_panels_of_a_run(images, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize('compiled', [False, True])
 def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # noqa: F811
-    """There, every random number follows from the one before; a missing test dataset is no reason to stop."""
+    """There, every random number follows from the one before; test images that are not there, or that patches do not
+    tile, are no reason to stop."""
     options = {'train_cfg.type': 'EpochBasedTrainLoop', f'{HOOK}.interval': 1}
     if compiled:
         options |= {'default_hooks.compile.enabled': True, 'default_hooks.compile.backend': 'aot_eager'}
-    losses, weights = train(images, tmp_path / 'with', **options, **settings_of_test(tmp_path / 'nowhere'))
+    test = settings_of_test(images, size=30) if compiled else settings_of_test(tmp_path / 'nowhere')
+    losses, weights = train(images, tmp_path / 'with', **options, **test)
     assert set(panels(tmp_path / 'with')) == {'reconstruction_5.png', 'reconstruction_10.png'}
     log = next((tmp_path / 'with').glob('*/*.log')).read_text()
-    assert log.count('Panels show images of the training dataset') == 1
+    assert log.count('Panels show training images, as those of the test dataset are of no use: ') == 1
     without, same = train(images, tmp_path / 'without', **{**options, f'{HOOK}.num_images': 0})
     assert losses == without
     assert_identical(weights, same)
