@@ -57,7 +57,21 @@ def test_reconstruct(root, tmp_path, capfd):
         assert f'{result.loss:.4f}' in said
     with Image.open(tmp_path / 'new' / 'reconstruction.png') as image:
         assert image.width == pytest.approx(image.height, rel=0.1)
-    ratios = ['--mask-ratio', 0.5, 0.75, '--rows', 3, '--format', 'pdf', '--seed', 5, '--use-ground-truth-stats']
+    ratios = [
+        '--mask-ratio',
+        0.5,
+        0.75,
+        '--rows',
+        3,
+        '--show',
+        'masked',
+        'reconstruction',
+        '--format',
+        'pdf',
+        '--seed',
+        5,
+        '--use-ground-truth-stats',
+    ]
     said = call(capfd, 'tools/reconstruct.py', *model, f'{root}/images/**/*.jpg', '--out', tmp_path, *ratios)
     assert sorted(path.name for path in tmp_path.glob('*.pdf')) == ['reconstruction_001.pdf', 'reconstruction_002.pdf']
     assert said.count('50%') == said.count('75%') == len(files)

@@ -26,6 +26,12 @@ def parse_args() -> argparse.Namespace:
         help='bring removed patches back by their own mean and standard deviation, where targets are normalised',
     )
     parser.add_argument('--bands', type=int, nargs=3, help='channels to show as red, green and blue')
+    parser.add_argument(
+        '--show',
+        nargs='+',
+        choices=['masked', 'reconstruction', 'pasted'],
+        help='pictures beside the original; all three, and for several ratios masked and pasted',
+    )
     parser.add_argument('--format', choices=['png', 'pdf', 'svg'], default='png', help='of the figures')
     parser.add_argument('--rows', type=int, default=8, help='images in a figure; more images make more figures')
     args = parser.parse_args()
@@ -46,9 +52,9 @@ def main() -> None:
         settings = dict(seed=args.seed, use_ground_truth_stats=args.use_ground_truth_stats, batch_size=args.batch_size)
         ratios = args.mask_ratio or [None]
         rows = list(zip(*(inferencer(images, mask_ratio=ratio, **settings) for ratio in ratios), strict=True))
-        kinds = ('masked', 'reconstruction', 'pasted') if len(ratios) == 1 else ('masked', 'reconstruction')
+        all_or_two = ('masked', 'reconstruction', 'pasted') if len(ratios) == 1 else ('masked', 'pasted')
         for path, start in zip(paths, pages, strict=True):
-            save_figure(draw_grid(rows[start : start + args.rows], kinds), path, args.force)
+            save_figure(draw_grid(rows[start : start + args.rows], args.show or all_or_two), path, args.force)
     table = Table('image', 'masked', 'loss')
     for result in (result for row in rows for result in row):
         table.add_row(result.path, f'{result.mask.mean():.0%}', f'{result.loss:.4f}')
