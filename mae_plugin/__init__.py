@@ -9,12 +9,22 @@ import warnings
 # mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
+from .apis import Reconstruction, ReconstructionInferencer, reconstruct_image
 from .checkpoints import allow_runner_types, register_loaders
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
 __version__ = '0.1.0'
-__all__ = ['MAE', 'MAEPretrainDecoder', 'MAEPretrainHead', 'MAEViT', '__version__']
+__all__ = [
+    'MAE',
+    'MAEPretrainDecoder',
+    'MAEPretrainHead',
+    'MAEViT',
+    'Reconstruction',
+    'ReconstructionInferencer',
+    '__version__',
+    'reconstruct_image',
+]
 
 allow_runner_types()
 register_loaders()

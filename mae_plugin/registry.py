@@ -42,11 +42,12 @@ def register_all() -> None:
             engine.LenientLoggerHook,
             engine.NaNGuardHook,
             engine.PreemptionHook,
+            engine.ReconstructionHook,
             engine.SafeCheckpointHook,
             engine.TimeLimitHook,
             engine.WeightsFitHook,
         ],
-        LOOPS: [engine.ResumableEpochLoop, engine.ResumableIterLoop],
+        LOOPS: [engine.ProbeLoop, engine.ResumableEpochLoop, engine.ResumableIterLoop],
         OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
         # The Runner looks for wrappers in mmengine's own registry alone.

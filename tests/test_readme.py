@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from functools import partial
 
+import mae_plugin
 import pytest
 
 from .conftest import ROOT
@@ -19,6 +21,18 @@ def test_python_snippet():
     assert names['reconstruction'].shape == (2, 3, 224, 224)
     assert names['mask'].sum(dim=1).tolist() == [147, 147]
     assert 0.1 < names['loss'].item() < 5
+
+
+def test_reconstruction_snippet(tmp_path, monkeypatch):
+    """The page's, on the model as it is built, since its weights would have to be fetched."""
+    snippet = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/visualize.md').read_text(), re.DOTALL)[0]
+    monkeypatch.setattr(mae_plugin, 'reconstruct_image', partial(mae_plugin.reconstruct_image, pretrained=False))
+    names = {}
+    exec(snippet.replace('demo/', f'{ROOT}/demo/').replace('bird.png', f'{tmp_path}/bird.png'), names)
+    result = names['result']
+    assert result.original.shape == (224, 224, 3) and result.mask.shape == (196,)
+    assert result.mask.sum() == 157 and 0.5 < result.loss < 5
+    assert (tmp_path / 'bird.png').stat().st_size > 10_000
 
 
 @pytest.mark.parametrize('path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])

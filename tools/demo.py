@@ -15,14 +15,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
 import mae_plugin  # noqa: F401  (registers the models)
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from mae_plugin.data.folder import IMAGE_EXTENSIONS
+from mae_plugin.apis import ReconstructionInferencer, draw_curves, draw_grid, find_images, read_log, save_figure
 from mae_plugin.engine.launch import SetupErrors
 from mae_plugin.models import functional as F
 from mmengine.config import Config
@@ -52,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_images(folder: Path | None, limit: int) -> list[Path]:
+def choose_images(folder: Path | None, limit: int) -> list[Path]:
     """The images to use in a fixed random order, at most ``limit``."""
     if folder is None:
         package = importlib.util.find_spec('elpv_dataset')
@@ -63,7 +59,7 @@ def find_images(folder: Path | None, limit: int) -> list[Path]:
         folder = Path(package.origin).parent / 'data' / 'images'
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
-    files = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_EXTENSIONS)
+    files = find_images(folder)
     if len(files) < FEWEST:
         raise ValueError(
             f'{folder} holds {len(files)} images; the demo needs at least {FEWEST} to train on and to hold out'
@@ -73,11 +69,11 @@ def find_images(folder: Path | None, limit: int) -> list[Path]:
 
 
 def shrink(files: list[Path], folder: Path, size: int) -> tuple[int, int]:
-    """Writes small copies into ``folder/train`` and ``folder/heldout``; returns how many of each.
+    """Writes small copies into ``folder/train`` and ``folder/val``; returns how many of each.
 
     Decoding full-size photographs again in every epoch would take more time than training on them.
     """
-    counts = dict(train=0, heldout=0)
+    counts = dict(train=0, val=0)
     held_out = min(256, len(files) // 4)
     for name in counts:
         (folder / name).mkdir()
@@ -90,10 +86,10 @@ def shrink(files: list[Path], folder: Path, size: int) -> tuple[int, int]:
             continue
         scale = 1.125 * size / min(image.size)
         image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
-        part = 'heldout' if i < held_out else 'train'
+        part = 'val' if i < held_out else 'train'
         image.save(folder / part / f'{i:06d}.png', compress_level=1)
         counts[part] += 1
-    return counts['train'], counts['heldout']
+    return counts['train'], counts['val']
 
 
 def train(data: Path, work_dir: Path, minutes: float) -> Path:
@@ -141,9 +137,10 @@ def train(data: Path, work_dir: Path, minutes: float) -> Path:
 
 def read_records(work_dir: Path) -> list[dict]:
     """The training records that mmengine has logged so far, a dict with ``step``, ``time`` and ``loss`` each."""
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    lines = files[-1].read_text().splitlines(keepends=True) if files else []
-    return [json.loads(line) for line in lines if line.endswith('\n') and '"loss"' in line]
+    try:
+        return read_log(work_dir)
+    except FileNotFoundError:
+        return []
 
 
 def load_images(folder: Path, size: int) -> Tensor:
@@ -189,13 +186,17 @@ def evaluate(config: Config, data: Path, checkpoint: Path, work_dir: Path, devic
     untrained = get_model(config, device=device)
     trained = get_model(config, pretrained=str(checkpoint), device=device)
     patch_size, grid = trained.backbone.patch_size, trained.backbone.patch_resolution
-    images = load_images(data / 'heldout', trained.backbone.img_size[0]).to(device)
+    images = load_images(data / 'val', trained.backbone.img_size[0]).to(device)
     noise = torch.rand(len(images), grid[0] * grid[1], generator=torch.Generator().manual_seed(0)).to(device)
     mask = F.masking_from_noise(noise, F.num_visible(noise.shape[1], trained.backbone.mask_ratio)).mask
 
     def reconstruct(model: torch.nn.Module) -> Tensor:
         mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
         return model.reconstruct((images - mean) / std, noise=noise)[0] * std + mean
+
+    shown = ReconstructionInferencer(trained)(find_images(data / 'val')[:10], batch_size=10)
+    rows = [shown[i : i + 2] for i in range(0, len(shown), 2)]
+    save_figure(draw_grid(rows, ('masked', 'pasted')), work_dir / 'reconstruction.png')
 
     visible = visible_pixels(mask, patch_size, grid)
     predictions = {
@@ -204,46 +205,14 @@ def evaluate(config: Config, data: Path, checkpoint: Path, work_dir: Path, devic
         'Gaussian-weighted mean of the visible patches': fill_by_gaussian(images, mask, patch_size, grid),
         'trained model': reconstruct(trained),
     }
-    pasted = images * visible + predictions['trained model'].clamp(0, 255) * (1 - visible)
-    draw_panel(work_dir / 'reconstruction.png', images, images * visible + 128 * (1 - visible), pasted)
     return {name: psnr(prediction, images, mask, patch_size) for name, prediction in predictions.items()}
-
-
-def draw_panel(path: Path, *kinds: Tensor, rows: int = 5, groups: int = 2) -> None:
-    """Draws original, masked and reconstructed held-out images side by side."""
-    figure, axes = plt.subplots(
-        rows, groups * 4 - 1, figsize=(3 * groups * 1.75, rows * 1.7), width_ratios=([1, 1, 1, 0.15] * groups)[:-1]
-    )
-    for axis in axes.flat:
-        axis.axis('off')
-    for i in range(min(rows * groups, len(kinds[0]))):
-        row, group = i % rows, i // rows
-        for j, (images, title) in enumerate(zip(kinds, ('original', 'masked', 'reconstruction'), strict=True)):
-            axis = axes[row, group * 4 + j]
-            axis.imshow(images[i].permute(1, 2, 0).round().byte().cpu(), interpolation='nearest')
-            if row == 0:
-                axis.set_title(title)
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def draw_loss(path: Path, records: list[dict]) -> None:
-    """Draws the training loss over the steps."""
-    figure, axis = plt.subplots(figsize=(7, 4))
-    axis.plot([record['step'] for record in records], [record['loss'] for record in records])
-    axis.set(xlabel='step', ylabel='loss on masked patches', yscale='log', title='Pre-training loss')
-    axis.grid(alpha=0.3, which='both')
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def main() -> None:
     args = parse_args()
     with SetupErrors(), tempfile.TemporaryDirectory() as data:
         config = Config.fromfile(CONFIG)
-        files = find_images(args.data, args.max_images)
+        files = choose_images(args.data, args.max_images)
         work_dir = args.out.resolve() / datetime.now().strftime('%Y%m%d_%H%M%S')
         work_dir.mkdir(parents=True)
         numbers = shrink(files, Path(data), config.model.backbone.img_size)
@@ -251,7 +220,7 @@ def main() -> None:
         checkpoint = train(Path(data), work_dir, args.minutes)
         scores = evaluate(config, Path(data), checkpoint, work_dir, args.device)
         records = read_records(work_dir)
-        draw_loss(work_dir / 'loss.png', records)
+        save_figure(draw_curves({'run': records}, ['loss']), work_dir / 'loss.png')
 
     results = dict(
         psnr_db=scores, steps=records[-1]['step'], minutes=args.minutes, train=numbers[0], held_out=numbers[1]

@@ -45,5 +45,6 @@ train_cfg = dict(type='ResumableIterLoop', max_iters=1_000_000)
 default_hooks = dict(
     logger=dict(interval=5),
     checkpoint=dict(interval=1_000_000, by_epoch=False, max_keep_ckpts=1),
+    reconstruction=dict(interval=300, by_epoch=False),
 )
 log_processor = dict(by_epoch=False)

@@ -67,7 +67,7 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
     Raises:
         ValueError: if there is something at ``target`` already and ``force`` is not set.
     """
-    _check_free([target], force)
+    check_free([target], force)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.unfinished-') as folder:
         yield Path(folder) / target.name
@@ -75,7 +75,7 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
         # The file by which all is opened comes last: who finds it finds the rest.
         files.sort(key=lambda file: file.name in (target.name, 'config.json'))
         places = [target.parent / file.relative_to(folder) for file in files]
-        _check_free(places, force)
+        check_free(places, force)
         for file, place in zip(files, places, strict=True):
             with file.open('rb') as written:
                 os.fsync(written.fileno())
@@ -83,7 +83,8 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
             os.replace(file, place)
 
 
-def _check_free(places: list[Path], force: bool) -> None:
+def check_free(places: list[Path], force: bool) -> None:
+    """Raises ValueError if there is something at one of the places and ``force`` is not set."""
     for place in places:
         if place.exists() and not force:
             raise ValueError(f'{place} is there already; name another place, or overwrite it with --force')

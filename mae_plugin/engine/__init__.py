@@ -7,6 +7,8 @@ from .fit_hook import WeightsFitHook
 from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
 from .nan_guard import NaNGuardHook
 from .preemption import PreemptionHook
+from .probe_loop import ProbeLoop
+from .reconstruction_hook import ReconstructionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
 from .runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
 from .schedule import WarmupCosineLR
@@ -23,6 +25,8 @@ __all__ = [
     'MergedOptimWrapperConstructor',
     'NaNGuardHook',
     'PreemptionHook',
+    'ProbeLoop',
+    'ReconstructionHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SafeCheckpointHook',

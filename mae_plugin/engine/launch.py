@@ -1,4 +1,4 @@
-"""From a command line to a config that will run: what ``tools/train.py`` and ``tools/test.py`` share."""
+"""From a command line to what it names, a config that will run or a model and images: what the tools share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..apis import find_images
 from ..checkpoints import trust_checkpoints
 from ..checkpoints.formats import weights_of
 from ..checkpoints.loading import read_checkpoint
@@ -133,6 +134,50 @@ def load_config(args: argparse.Namespace) -> Config:
             if loader.get('num_workers', 0) == 0:
                 loader.pop('persistent_workers', None)
     return cfg
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments by which a tool is told a model and images."""
+    parser.add_argument('model', metavar='CONFIG_OR_NAME', help='path of a config, or name of a model')
+    parser.add_argument(
+        'files',
+        nargs='+',
+        metavar='[CHECKPOINT] IMAGES',
+        help="weights, for a name its published ones if left out, None for none; then images, folders or '*.jpg'",
+    )
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
+    parser.add_argument('--batch-size', type=int, default=8, help='images at once')
+    parser.add_argument('--force', action='store_true', help='overwrite what is there')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='unpickle whatever CHECKPOINT holds, which can run any code'
+    )
+
+
+def read_model_arguments(args: argparse.Namespace) -> tuple[str, str | bool, list[Path]]:
+    """The config or name, the weights as mmpretrain's inferencers take them, and the images.
+
+    Raises:
+        FileNotFoundError: if one of them does not exist.
+        ValueError: for a config without a checkpoint, or without images.
+    """
+    if args.trust_checkpoint:
+        trust_checkpoints()
+    is_config = args.model.endswith('.py')
+    if is_config and not Path(args.model).is_file():
+        raise FileNotFoundError(f'there is no config {args.model}')
+    first, *images = args.files
+    if first.lower() == 'none':
+        pretrained = False
+    elif Path(first).suffix in ('.pth', '.pt', '.bin', '.safetensors') or Path(first, 'config.json').is_file():
+        check_checkpoint(first, 'to load')
+        pretrained = first
+    elif is_config:
+        raise ValueError(f'name a checkpoint after {args.model}, or None to look at the model as it is built')
+    else:
+        pretrained, images = True, args.files
+    if not images:
+        raise ValueError(f'{first} is a checkpoint; name images, too')
+    return args.model, pretrained, find_images(*images)
 
 
 def check_data(cfg: Config, *names: str) -> None:

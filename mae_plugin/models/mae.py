@@ -182,7 +182,11 @@ class MAE(BaseSelfSupervisor):
 
     @torch.no_grad()
     def reconstruct(
-        self, inputs: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None
+        self,
+        inputs: Tensor,
+        mask: Tensor | bool = True,
+        noise: Tensor | None = None,
+        use_ground_truth_stats: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Predicts every patch, without gradients.
 
@@ -190,13 +194,14 @@ class MAE(BaseSelfSupervisor):
             inputs: (B, C, H, W), normalised pixels.
             mask: True for a mask of the backbone's kind, or the mask itself, as for :meth:`MAEViT.forward`.
             noise: (B, L) to draw the mask from, the smallest kept.
+            use_ground_truth_stats: bring predictions of per-patch-normalised pixels back by the removed patches' own
+                statistics, instead of those estimated from the visible patches.
 
         Returns:
-            The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 = removed. Predictions
-            of per-patch-normalised pixels are brought back by statistics estimated from the visible patches.
+            The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 = removed.
         """
         pred, mask = self._predict(inputs, mask, noise)
-        return self.head.to_pixels(pred, inputs, mask), mask
+        return self.head.to_pixels(pred, inputs, mask, use_ground_truth_stats), mask
 
     def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         _refuse_no_mask(mask)

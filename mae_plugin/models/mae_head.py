@@ -89,23 +89,26 @@ class MAEPretrainHead(BaseModule):
         some = mask.any()
         return self.loss_module(pred, target, torch.where(some, mask, 1)) * some
 
-    def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+    def to_pixels(self, pred: Tensor, images: Tensor, mask: Tensor, use_ground_truth_stats: bool = False) -> Tensor:
         """Brings predictions back to the space of the images.
 
         Per-patch-normalised predictions need a mean and a standard deviation: visible patches have their own, those
-        of removed patches are estimated from the visible ones around them.
+        of removed patches are estimated from the visible ones around them, or looked up if that is asked for.
 
         Args:
             pred: (B, L, ph * pw * C), the decoder's predictions.
             images: (B, C, H, W), of which only the visible patches are looked at.
             mask: (B, L), 1 = removed.
+            use_ground_truth_stats: take the statistics of removed patches from the images, which tells the brightness
+                and contrast of what was hidden.
 
         Returns:
             (B, C, H, W).
         """
         grid = F.patch_grid(images, self.patch_size)
         if self.norm_pix:
-            statistics = torch.cat(F.patch_statistics(self.patchify(images)), dim=-1)
-            mean, std = F.fill_from_visible(statistics, mask, grid).split(1, dim=-1)
+            mean, std = F.patch_statistics(self.patchify(images))
+            if not use_ground_truth_stats:
+                mean, std = F.fill_from_visible(torch.cat([mean, std], dim=-1), mask, grid).split(1, dim=-1)
             pred = pred * std + mean
         return self.unpatchify(pred, grid)

@@ -7,7 +7,7 @@ import uuid
 import numpy as np
 import pytest
 import torch
-from mae_plugin.engine.resumable import AddressedDataset, ResumableSampler, seed_at
+from mae_plugin.engine.addresses import AddressedDataset, ResumableSampler, seed_at
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner

@@ -31,3 +31,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=4096)
+
+# A few test images (training images, if there are none) under fixed masks, in the work dir's vis_data/vis_image.
+default_hooks = dict(reconstruction=dict(type='ReconstructionHook', interval=20))

@@ -1,0 +1,40 @@
+"""Writes the features of images into one file, and shows their patch tokens in colour.
+
+python tools/extract_features.py CONFIG.py CHECKPOINT.pth photos --out features.npz --pca tokens.png
+"""
+
+import argparse
+from pathlib import Path
+
+from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
+from mae_plugin.apis.features import check_feature_file
+from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    add_model_arguments(parser)
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='.npz, or .parquet with pyarrow')
+    parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='of the patch tokens, or class token')
+    parser.add_argument('--pca', type=Path, metavar='PICTURE', help='draw principal components of patch tokens here')
+    parser.add_argument('--pca-images', type=int, default=16, help='of how many images')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with SetupErrors():
+        check_feature_file(args.out, args.force)
+        model, pretrained, images = read_model_arguments(args)
+        inferencer = FeatureInferencer(model, pretrained, args.device)
+        features = inferencer(images, batch_size=args.batch_size, pool=args.pool)
+        save_features(args.out, features, images, args.force)
+        print(f'{args.out}: {features.shape[1]} features of {len(images)} images')
+        if args.pca:
+            pictures, colours = inferencer.colour_patches(images[: args.pca_images], args.batch_size)
+            save_figure(draw_tokens(pictures, colours), args.pca, args.force)
+            print(args.pca)
+
+
+if __name__ == '__main__':
+    main()
