@@ -181,12 +181,13 @@ def read_model_arguments(args: argparse.Namespace) -> tuple[str, str | bool, lis
 
 
 def check_data(cfg: Config, *names: str) -> None:
-    """Raises FileNotFoundError if a dataset folder of the named data loaders does not exist."""
+    """Raises FileNotFoundError if a dataset folder, or tar file, of the named data loaders does not exist."""
     for name in names:
         dataset = (cfg.get(name) or {}).get('dataset', {})
         prefix = dataset.get('data_prefix', '')
         folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '').rstrip('/')
-        if folder and '://' not in folder and not os.path.isdir(folder):
+        found = os.path.isdir(folder) or (os.path.isfile(folder) and folder.endswith('.tar'))
+        if folder and '://' not in folder and not found:
             raise FileNotFoundError(
                 f'the dataset folder {folder} of {name} does not exist; put the images there or name another place '
                 f'with --data-root FOLDER (and --cfg-options {name}.dataset.data_prefix=SUBFOLDER)'

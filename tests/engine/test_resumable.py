@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import tarfile
 import uuid
 
 import numpy as np
@@ -91,6 +92,28 @@ def test_resumes_exactly(images, tmp_path, by_epoch, workers):
         start = stop_after // 3 * 3
         assert rest == {step: losses[step] for step in range(start, STEPS)}
         assert_identical(resumed, weights)
+
+
+def test_resumes_exactly_from_tar_files(images, tmp_path):
+    """With several crops of each image, and a broken one in whose place another is taken."""
+    folder = tmp_path / 'shards'
+    folder.mkdir()
+    paths = sorted(images.rglob('*.jpg'))
+    for name, part in (('a', paths[:10]), ('b', paths[10:])):
+        with tarfile.open(folder / f'{name}.tar', 'w') as file:
+            for path in part:
+                file.add(path, path.name)
+            file.add(__file__, f'{name}/broken.jpg')
+    changes = {
+        'train_dataloader.sampler.repeats': 2,
+        'train_dataloader.dataset.pipeline.0.max_skipped': 0.5,
+    }
+    losses, weights = train(folder, tmp_path / 'whole', **changes)
+    assert 'broken.jpg' in next((tmp_path / 'whole').glob('*/*.log')).read_text()
+    train(folder, tmp_path / 'run', workers=2, stop_after=8, **changes)
+    rest, resumed = train(folder, tmp_path / 'run', workers=2, resume=True, **changes)
+    assert rest == {step: losses[step] for step in range(6, 12)}
+    assert_identical(resumed, weights)
 
 
 def test_resuming_at_the_end_of_an_epoch(images, tmp_path):

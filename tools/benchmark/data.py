@@ -1,0 +1,263 @@
+"""How fast photographs become crops: mmpretrain's pipeline, this plugin's, torchvision's and DALI's, in turns.
+
+python tools/benchmark/data.py PHOTOGRAPHS
+
+PHOTOGRAPHS is a folder of JPEG files. Tar files prepared from it at 256 px, and files of 12 megapixels that are mosaics
+of it, are made in a temporary folder. Two tables: a core by itself, and data loaders of 1 worker and more. DALI takes
+part where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mae_plugin.data.decode import EncodedImage
+from mae_plugin.data.folder import scan_folder
+from mae_plugin.data.prepare import Plan, prepare
+from mmengine.dataset import pseudo_collate
+from mmpretrain.registry import DATASETS
+from PIL import Image
+from report import circumstances, write_json
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.data import DataLoader, RandomSampler
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
+
+LOG = Console(stderr=True)
+SIZE, RATIOS = 224, (0.2, 1.0)
+STOCK = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=SIZE, crop_ratio_range=RATIOS, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+]
+
+Pass = Callable[[], int]
+"""Goes through all images once and says how many there were."""
+
+
+def mosaics(folder: Path, photographs: list[str], number: int = 8, size: tuple[int, int] = (4000, 3000)) -> list[str]:
+    """Files of 12 megapixels with the detail of real photographs: as many of those as it takes, side by side."""
+    generator = np.random.default_rng(0)
+    paths = [str(folder / f'{i}.jpg') for i in range(number)]
+    for path in track(paths, description='mosaics', console=LOG):
+        whole = Image.new('RGB', size)
+        for left in range(0, size[0], 400):
+            for top in range(0, size[1], 300):
+                with Image.open(photographs[generator.integers(len(photographs))]) as photograph:
+                    whole.paste(photograph.convert('RGB').resize((400, 300)), (left, top))
+        whole.save(path, quality=90)
+    return paths
+
+
+def dataset(kind: str, root: str, pack: bool = False, **crop) -> torch.utils.data.Dataset:
+    """mmpretrain's dataset and pipeline, or ours."""
+    if kind == 'stock':
+        config = dict(type='CustomDataset', pipeline=list(STOCK), with_label=False)
+    else:
+        load = dict(type='LoadRandomCrop', scale=SIZE, crop_ratio_range=RATIOS, **crop)
+        config = dict(type='IndexedImages', pipeline=[load])
+    config['pipeline'] += [dict(type='PackInputs')] * pack
+    return DATASETS.build(dict(config, data_root=root))
+
+
+def through(images: torch.utils.data.Dataset) -> Pass:
+    """A pass through a dataset."""
+
+    def go() -> int:
+        for i in range(len(images)):
+            images[i]
+        return len(images)
+
+    return go
+
+
+def torchvision(paths: list[str]) -> Pass:
+    """A pass with torchvision's own decoder and transforms, on uint8 tensors."""
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, RATIOS, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+    )
+
+    def go() -> int:
+        for path in paths:
+            data = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+            transform(decode_image(data, ImageReadMode.RGB))
+        return len(paths)
+
+    return go
+
+
+def dali(paths: list[str]) -> Pass:
+    """A pass with DALI on one thread; its decoder takes the crop and decodes little else.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    from nvidia.dali import fn, pipeline_def, types
+
+    batch = min(50, len(paths))
+
+    @pipeline_def(batch_size=batch, num_threads=1, device_id=None, exec_async=False, exec_pipelined=False)
+    def pipeline() -> object:
+        data, _ = fn.readers.file(files=paths)
+        pixels = fn.decoders.image_random_crop(data, random_area=list(RATIOS), random_aspect_ratio=[3 / 4, 4 / 3])
+        pixels = fn.resize(pixels, size=[SIZE, SIZE], interp_type=types.INTERP_CUBIC, antialias=True)
+        return fn.flip(pixels, horizontal=fn.random.coin_flip())
+
+    running = pipeline(prefetch_queue_depth=1)
+    running.build()
+
+    def go() -> int:
+        for _ in range(len(paths) // batch):
+            running.run()
+        return len(paths) // batch * batch
+
+    return go
+
+
+def endless_batches(images: torch.utils.data.Dataset, workers: int, batch: int) -> Iterator[list]:
+    """Batches of a data loader, one epoch after the other without a pause between."""
+    sampler = RandomSampler(images, replacement=True, num_samples=10**9)
+    return iter(DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate))
+
+
+def time_passes(sides: dict[str, Pass], rounds: int, what: str) -> dict[str, list[float]]:
+    """Images a second of every side in every round."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for go in sides.values():
+        go()
+    for _ in track(range(rounds), description=what, console=LOG):
+        for name, go in sides.items():
+            begin = time.perf_counter()
+            number = go()
+            rates[name].append(number / (time.perf_counter() - begin))
+    return rates
+
+
+def time_loaders(roots: dict[str, tuple[str, str]], workers: int, rounds: int, batch: int = 50) -> dict:
+    """Images a second of data loaders, each of which runs alone for its turn."""
+    rates: dict[str, list[float]] = {name: [] for name in roots}
+    for _ in track(range(rounds), description=f'{workers} workers', console=LOG):
+        for name, (kind, root) in roots.items():
+            batches = endless_batches(dataset(kind, root, pack=True), workers, batch)
+            # Until all workers have started and the queues are full.
+            for _ in range(2 * workers + 2):
+                next(batches)
+            begin = time.perf_counter()
+            for _ in range(20):
+                next(batches)
+            rates[name].append(20 * batch / (time.perf_counter() - begin))
+            for worker in batches._workers:
+                worker.terminate()
+            batches._shutdown = True
+    return rates
+
+
+def show(title: str, rates: dict[str, list[float]], stock: str) -> None:
+    """Prints a table with every side over the stock one, paired within rounds."""
+    table = Table(title=title)
+    for head in ('', 'images/s', 'spread', f'over {stock}'):
+        table.add_column(head, justify='right' if head else 'left')
+    for name, own in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(own, rates[stock], strict=True))
+        middle = statistics.median(own)
+        table.add_row(name, f'{middle:.0f}', f'{(max(own) - min(own)) / middle:.0%}', f'{ratio:.2f}')
+    Console(width=100).print(table)
+
+
+def differences(paths: list[str], reduce: bool = False) -> dict[str, float]:
+    """How far our crops are from Pillow's, in levels of 255: those whole images resized are the worst."""
+    from mae_plugin.data.crop import resize
+
+    values = []
+    for path in paths:
+        image = EncodedImage(Path(path).read_bytes(), 'rgb')
+        reduction = 1
+        if reduce:
+            reduction = max(factor for factor in (1, 2, 4, 8) if factor * SIZE <= min(image.size))
+        pixels = image.pixels(1)
+        reference = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        ours = resize(image.pixels(reduction), (SIZE, SIZE))
+        values.append(np.abs(ours.astype(int) - reference).reshape(-1))
+    values = np.concatenate(values)
+    return dict(mean=values.mean(), more_than_2=(values > 2).mean(), greatest=int(values.max()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Measure how fast photographs become crops.')
+    parser.add_argument('photographs', help='folder of JPEG files')
+    parser.add_argument('--rounds', type=int, default=9, help='turns of every side')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='largest number of data-loader workers')
+    parser.add_argument('--json', type=Path, help='file to write the figures to')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    where = circumstances(torch.device('cpu'))
+    print(', '.join(f'{name} {value}' for name, value in where.items()))
+    paths = [os.path.join(args.photographs, name) for name in scan_folder(args.photographs)[0]]
+    figures: dict = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shards, large = os.path.join(folder, 'shards'), Path(folder, 'large')
+        large.mkdir()
+        prepare(Plan(args.photographs, size=256), shards)
+        large_paths = mosaics(large, paths)
+
+        ours = functools.partial(dataset, 'ours')
+        small = {
+            'mmpretrain': through(dataset('stock', args.photographs)),
+            'mae_plugin': through(ours(args.photographs)),
+            'mae_plugin, prepared at 256 px': through(ours(shards)),
+            'torchvision v2': torchvision(paths),
+        }
+        big = {
+            'mmpretrain': through(dataset('stock', str(large))),
+            'mae_plugin': through(ours(str(large))),
+            'mae_plugin, reduce=True': through(ours(str(large), reduce=True)),
+            'torchvision v2': torchvision(large_paths),
+        }
+        try:
+            small['DALI'], big['DALI'] = dali(paths), dali(large_paths)
+        except ImportError:
+            print('DALI is not installed')
+        figures['core'] = time_passes(small, args.rounds, 'photographs')
+        show(f'one core, {len(paths)} photographs', figures['core'], 'mmpretrain')
+        figures['core, 12 MP'] = time_passes(big, args.rounds, '12 megapixels')
+        show('one core, files of 12 megapixels', figures['core, 12 MP'], 'mmpretrain')
+
+        roots = {
+            'mmpretrain': ('stock', args.photographs),
+            'mae_plugin': ('ours', args.photographs),
+            'mae_plugin, prepared at 256 px': ('ours', shards),
+        }
+        for workers in range(1, args.workers + 1):
+            rates = figures[f'{workers} workers'] = time_loaders(roots, workers, args.rounds)
+            show(f'a data loader of {workers} workers', rates, 'mmpretrain')
+
+        table = Table(title="whole images resized, beside Pillow's bicubic, in levels of 255")
+        for head in ('', 'mean', 'pixels off by more than 2', 'greatest'):
+            table.add_column(head, justify='right' if head else 'left')
+        for name, found in (
+            ('photographs', differences(paths)),
+            ('12 megapixels', differences(large_paths)),
+            ('12 megapixels, reduced', differences(large_paths, reduce=True)),
+        ):
+            figures[f'difference, {name}'] = found
+            table.add_row(name, f'{found["mean"]:.3f}', f'{found["more_than_2"]:.4%}', str(found['greatest']))
+        Console(width=100).print(table)
+    write_json(args.json, circumstances=where, **figures)
+
+
+if __name__ == '__main__':
+    main()
