@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from ..apis.reconstruct import Reconstruction, check_reconstructs, draw_masks, reconstruct_batch
 from .addresses import seeded
+from .sharded import FullyShardedModel
 
 
 class ReconstructionHook(Hook):
@@ -27,7 +28,7 @@ class ReconstructionHook(Hook):
 
     Each row is an image: original, masked, reconstruction, and the reconstruction with visible patches pasted in. The
     images are those of ``dataset``; of the config's test dataset; or, if these cannot be read or do not
-    fit the model, of the training dataset.
+    fit the model, of the training dataset. Sharded models get no panels.
     Training is not disturbed: random generators and the modes of all modules are as they were.
 
     Args:
@@ -69,6 +70,9 @@ class ReconstructionHook(Hook):
         """Reads the images."""
         self._batch = None
         if self.num_images == 0:
+            return
+        if isinstance(runner.model, FullyShardedModel):
+            print_log('No panels are drawn: the parameters of a sharded model are nowhere whole.', logger='current')
             return
         try:
             check_reconstructs(_core(runner))
@@ -118,7 +122,6 @@ class ReconstructionHook(Hook):
         if self._batch is None:
             return
         start = time.perf_counter()
-        # All processes compute, as the parameters of a sharded model are nowhere whole; the visualizer draws in one.
         results = self._reconstruct(_core(runner), self._batch)
         rows = [result.panel() for result in results]
         white = np.full((2, rows[0].shape[1], 3), 255, np.uint8)

@@ -29,7 +29,9 @@ train_cfg = dict(max_epochs=800, val_interval=50)
 val_dataloader = dict(
     batch_size=256,
     num_workers=8,
-    dataset=dict(type='IndexedImages', data_root='data/imagenet', data_prefix='val', with_label=True, pipeline=pipeline),
+    dataset=dict(
+        type='IndexedImages', data_root='data/imagenet', data_prefix='val', with_label=True, pipeline=pipeline
+    ),
 )
 val_cfg = dict(type='ProbeLoop', bank=dict(data_prefix='train'))
 val_evaluator = []
