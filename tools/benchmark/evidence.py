@@ -50,10 +50,10 @@ class Size:
 
 SIZES = dict(
     mini=Size(
-        'mae_vit-mini-p8_1xb128-coslr-30e_64px',
-        'vit-mini-p8_1xb128-coslr-10e_64px',
-        'vit-mini-p8_1xb128-scratch-27e_64px',
-        short=10,
+        'mae_vit-mini-p8_1xb128-coslr-20e_64px',
+        'vit-mini-p8_1xb128-coslr-8e_64px',
+        'vit-mini-p8_1xb128-scratch-18e_64px',
+        short=6,
     ),
     small=Size(
         'mae_vit-small-p8_1xb512-coslr-800e_112px',
@@ -71,7 +71,7 @@ _THEIR_MODULES = dict(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One training."""
 
@@ -84,26 +84,24 @@ class Run:
 
 
 def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
-    """All runs, in an order in which each finds the weights that it starts from."""
-    runs = []
-    for seed in range(seeds):
-        runs += [
+    """All runs, those that say most first, in an order in which each finds the weights that it starts from."""
+    pairs = [
+        [
             Run(f'pretrain-{seed}', size.pretrain, seed),
             Run(f'finetune-{seed}', size.finetune, seed, f'pretrain-{seed}'),
             Run(f'scratch-{seed}', size.scratch, seed),
         ]
+        for seed in range(seeds)
+    ]
+    runs = [
+        *pairs[0],
+        Run('pretrain-mmpretrain', size.pretrain, options=_theirs(size)),
+        Run('finetune-mmpretrain', size.finetune, start='pretrain-mmpretrain'),
+    ]
     untrained = {RATE: 0.0, EPOCHS: 1, WARMUP: 0, 'train_cfg.val_interval': 1}
     # One step that changes nothing, so that the probe finds the weights as they were drawn.
     untrained |= {'train_dataloader.dataset.indices': 1, 'train_dataloader.drop_last': False}
     runs.append(Run('untrained', size.pretrain, options=untrained))
-    runs += [
-        Run('pretrain-mmpretrain', size.pretrain, options=_theirs(size)),
-        Run('finetune-mmpretrain', size.finetune, start='pretrain-mmpretrain'),
-    ]
-    recipe = _config(size.scratch)
-    rate, epochs = recipe.optim_wrapper.optimizer.lr, recipe.train_cfg.max_epochs
-    runs += [Run(f'scratch-rate-{factor:g}', size.scratch, options={RATE: rate * factor}) for factor in (0.5, 2)]
-    runs += [Run('scratch-half', size.scratch, options={EPOCHS: epochs // 2})]
     fewer = {'10': {EPOCHS: 4 * _config(size.finetune).train_cfg.max_epochs, BATCH: 64}}
     fewer['1'] = {EPOCHS: 10 * _config(size.finetune).train_cfg.max_epochs, BATCH: 32}
     for percent, options in fewer.items():
@@ -117,6 +115,11 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
     for name, options in settings.items():
         runs.append(Run(f'pretrain-{name}', size.pretrain, options={**short, **options}))
         runs.append(Run(f'finetune-{name}', size.finetune, start=f'pretrain-{name}', options=tuning))
+    runs += [run for pair in pairs[1:] for run in pair]
+    recipe = _config(size.scratch)
+    rate, epochs = recipe.optim_wrapper.optimizer.lr, recipe.train_cfg.max_epochs
+    runs += [Run(f'scratch-rate-{factor:g}', size.scratch, options={RATE: rate * factor}) for factor in (0.5, 2)]
+    runs += [Run('scratch-half', size.scratch, options={EPOCHS: epochs // 2})]
     return runs
 
 

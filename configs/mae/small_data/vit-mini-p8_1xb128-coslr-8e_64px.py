@@ -1,7 +1,7 @@
-"""Fine-tunes the tiny ViT at 64 px on class folders, in some ten minutes on two CPU cores.
+"""Fine-tunes the tiny ViT at 64 px on class folders, in some minutes on two CPU cores.
 
-python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-coslr-10e_64px.py --data-root FOLDER \
-    --pretrained work_dirs/mae_vit-mini-p8_1xb128-coslr-30e_64px/epoch_30.pth
+python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-coslr-8e_64px.py --data-root FOLDER \
+    --pretrained work_dirs/mae_vit-mini-p8_1xb128-coslr-20e_64px/epoch_20.pth
 
 FOLDER is that of the pre-training. For another number of classes than 10 add
     --cfg-options model.head.num_classes=N data_preprocessor.num_classes=N
@@ -28,5 +28,5 @@ val_dataloader = test_dataloader
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = dict(warmup=1)
 auto_scale_lr = dict(base_batch_size=128)
-train_cfg = dict(max_epochs=10, val_interval=5)
+train_cfg = dict(max_epochs=8, val_interval=4)
 del crop, centre, pack
