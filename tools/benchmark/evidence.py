@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from evidence_tables import print_tables
+from evidence_tables import draw, print_tables
 from mae_plugin.apis import read_log
 from mae_plugin.data import IndexedImages
 from mae_plugin.engine.launch import SetupErrors
@@ -250,10 +250,13 @@ def _compact(run: Run, batch: int, records: list[dict]) -> str:
     trained = [record for record in records if 'loss' in record]
     since = [trained[0]['step']] + [b['step'] - a['step'] for a, b in pairwise(trained)]
     seconds = sum(number * record['time'] for number, record in zip(since, trained, strict=True))
-    epochs = {}
+    epochs: dict[int, dict] = {}
+    epoch = 1
     for record in records:
+        # A validation stands after the training that it is of, and does not name it.
+        epoch = record.get('epoch', epoch)
         kept = {key: record[key] for key in record if key in ('loss', 'lr') or '/' in key}
-        epochs.setdefault(trained[-1]['epoch'] if 'epoch' not in record else record['epoch'], {}).update(kept)
+        epochs.setdefault(epoch, {}).update(kept)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     steps = trained[-1]['step']
     notes = dict(**circumstances(device), steps=steps, images=steps * batch, seconds=round(seconds))
@@ -271,7 +274,12 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1 if torch.cuda.is_available() else os.cpu_count(), metavar='N')
     parser.add_argument('--only', nargs='+', metavar='RUN', help='do these runs alone, such as pretrain-0')
     parser.add_argument('--tables', type=Path, metavar='LOGS', help='print the tables of logs; run nothing')
+    parser.add_argument('--curves', type=Path, metavar='FOLDER', help='draw curves of the logs into it')
+    parser.add_argument('--force', action='store_true', help='overwrite curves that are there')
     args = parser.parse_args()
+    # A request to end passes on to the runs, which save where they are.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with SetupErrors():
         if args.tables is None:
             if args.data is None or not (args.data / 'train').is_dir():
@@ -284,6 +292,8 @@ def main() -> None:
             Jobs(args.data.absolute(), out, args.jobs).do(runs)
             args.tables = out / 'logs'
         print_tables(args.tables)
+        if args.curves:
+            draw(args.tables, args.curves, args.force)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made of the logs that evidence.py keeps and of nothing else."""
+"""The tables and curves of docs/results.md, made of the logs that evidence.py keeps and of nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+
+from mae_plugin.apis import draw_curves, save_figure
 
 TOP1, LINEAR, KNN = 'accuracy/top1', 'probe/linear_top1', 'probe/knn_top1'
 
@@ -128,3 +130,19 @@ def print_table(title: str, rows: Sequence[str | None]) -> None:
     print(f'\n### {title}\n\n| | epochs | images seen | minutes | seeds | top-1 % |\n|---|---|---|---|---|---|')
     for line in filter(None, rows):
         print(line)
+
+
+def draw(folder: Path, pictures: Path, force: bool) -> None:
+    """Draws losses of pre-training, its probes, and accuracies of training with labels over the epochs."""
+    logs = read_logs(folder)
+    plots = {
+        'pretraining': (('pretrain',), ('loss', LINEAR, KNN)),
+        'accuracy': (('finetune', 'scratch'), (TOP1,)),
+    }
+    for name, (kinds, keys) in plots.items():
+        chosen = [f'{kind}-{which}' for kind in kinds for which in (0, 1, 2, 'mmpretrain') if f'{kind}-{which}' in logs]
+        records = {run: [dict(of, step=of['epoch']) for of in logs[run].epochs] for run in chosen}
+        figure = draw_curves(records, keys)
+        for axis in figure.axes:
+            axis.set_xlabel('epoch')
+        save_figure(figure, pictures / f'{name}.png', force)
