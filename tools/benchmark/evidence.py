@@ -117,9 +117,10 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
         runs.append(Run(f'finetune-{name}', size.finetune, start=f'pretrain-{name}', options=tuning))
     runs += [run for pair in pairs[1:] for run in pair]
     recipe = _config(size.scratch)
-    rate, epochs = recipe.optim_wrapper.optimizer.lr, recipe.train_cfg.max_epochs
-    runs += [Run(f'scratch-rate-{factor:g}', size.scratch, options={RATE: rate * factor}) for factor in (0.5, 2)]
-    runs += [Run('scratch-half', size.scratch, options={EPOCHS: epochs // 2})]
+    rate, half = recipe.optim_wrapper.optimizer.lr, {EPOCHS: recipe.train_cfg.max_epochs // 2}
+    runs += [Run('scratch-half', size.scratch, options=half)]
+    for factor in (0.5, 2):
+        runs.append(Run(f'scratch-half-rate-{factor:g}', size.scratch, options={**half, RATE: rate * factor}))
     return runs
 
 

@@ -102,9 +102,9 @@ def print_tables(folder: Path) -> None:
         'from scratch, other schedules',
         [
             row('as above, first seed', TOP1, logs, ['scratch-0']),
-            row('half the learning rate', TOP1, logs, ['scratch-rate-0.5']),
-            row('twice the learning rate', TOP1, logs, ['scratch-rate-2']),
             row('half the epochs', TOP1, logs, ['scratch-half']),
+            row('half the epochs, half the learning rate', TOP1, logs, ['scratch-half-rate-0.5']),
+            row('half the epochs, twice the learning rate', TOP1, logs, ['scratch-half-rate-2']),
         ],
     )
     rows = [row('100 %, from scratch', TOP1, logs, ['scratch-0'])]
