@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from .conftest import ROOT, run, write_jpegs
+from .conftest import ROOT, write_jpegs
 
 SCRIPT = ROOT / 'tools/benchmark/evidence.py'
 sys.path.insert(0, str(SCRIPT.parent))
@@ -98,18 +98,23 @@ def test_tables_and_curves(tmp_path, capsys):
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'pretraining.png', 'accuracy.png'}
 
 
-def test_one_run_by_the_command(tmp_path):
+def test_one_run_by_the_command(tmp_path, monkeypatch, capsys):
+    def printed(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['evidence.py', *map(str, arguments)])
+        evidence.main()
+        return capsys.readouterr().out.strip()
+
     for part in ('train', 'val'):
         for label in ('a', 'b'):
             write_jpegs(tmp_path / 'data' / part / label, 12, seed=ord(label))
-    command = (SCRIPT, tmp_path / 'data', '--out', tmp_path / 'out', '--size', 'mini', '--only', 'untrained')
-    done = run(*command)
-    assert '| untrained, k-NN | 1 |' in done.stdout
+    arguments = (tmp_path / 'data', '--out', tmp_path / 'out', '--size', 'mini', '--only', 'untrained')
+    tables = printed(*arguments)
+    assert '| untrained, k-NN | 1 |' in tables
     (log,) = (tmp_path / 'out/mini/logs').iterdir()
     kept = json.loads(log.read_text())
     assert kept['notes']['steps'] == 1
     # Nothing is run again whose log is there, and tables are made of logs alone.
     shutil.rmtree(tmp_path / 'out/mini/untrained')
-    tables = run(SCRIPT, '--tables', log.parent).stdout.strip()
-    assert tables == done.stdout.strip() == run(*command).stdout.strip()
-    assert 'is no dataset' in run(SCRIPT, tmp_path / 'nowhere', fails=True).stderr
+    assert printed(*arguments) == tables == printed('--tables', log.parent)
+    with pytest.raises(SystemExit, match='is no dataset'):
+        printed(tmp_path / 'nowhere')
