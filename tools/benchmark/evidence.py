@@ -256,7 +256,7 @@ def _compact(run: Run, batch: int, records: list[dict]) -> str:
     for record in records:
         # A validation stands after the training that it is of, and does not name it.
         epoch = record.get('epoch', epoch)
-        kept = {key: record[key] for key in record if key in ('loss', 'lr') or '/' in key}
+        kept = {key: float(f'{of:.6g}') for key, of in record.items() if key in ('loss', 'lr') or '/' in key}
         epochs.setdefault(epoch, {}).update(kept)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     steps = trained[-1]['step']
