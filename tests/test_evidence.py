@@ -94,7 +94,7 @@ def test_tables_and_curves(tmp_path, capsys):
     assert '| MAE, fine-tuned | 4 + 4 | 2,000 | 2.0 | 3 | 76.0 ± 1.0 |' in printed
     assert '| MAE, linear | 4 | 1,000 | 1.0 | 3 | 52.0 ± 1.0 |' in printed
     assert 'untrained' not in printed, 'what has not been run has no line'
-    evidence_tables.draw(tmp_path, tmp_path / 'pictures', force=False)
+    evidence_tables.draw_curves_of(tmp_path, tmp_path / 'pictures', force=False)
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'pretraining.png', 'accuracy.png'}
 
 

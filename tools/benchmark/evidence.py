@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from evidence_tables import draw, print_tables
+from evidence_tables import draw_curves_of, draw_epochs, print_tables
 from mae_plugin.apis import read_log
 from mae_plugin.data import IndexedImages
 from mae_plugin.engine.launch import SetupErrors
@@ -181,7 +181,7 @@ class Jobs:
         """Does all runs that have no log yet.
 
         Raises:
-            RuntimeError: if one fails.
+            RuntimeError: if one fails, or all are told to stop.
         """
         missing = [run for run in runs if not self._log(run.name).is_file()]
         length = {run: _config(run.config).train_cfg.max_epochs for run in missing}
@@ -204,6 +204,8 @@ class Jobs:
                     now = finished + sum(self._epochs_done(run) for run in self.running)
                     names = ', '.join(run.name for run in self.running)
                     progress.update(bar, completed=now, description=names)
+            except KeyboardInterrupt:
+                raise RuntimeError('stopped; the same line goes on from here') from None
             finally:
                 for process in self.running.values():
                     process.send_signal(signal.SIGTERM)
@@ -275,8 +277,9 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1 if torch.cuda.is_available() else os.cpu_count(), metavar='N')
     parser.add_argument('--only', nargs='+', metavar='RUN', help='do these runs alone, such as pretrain-0')
     parser.add_argument('--tables', type=Path, metavar='LOGS', help='print the tables of logs; run nothing')
-    parser.add_argument('--curves', type=Path, metavar='FOLDER', help='draw curves of the logs into it')
-    parser.add_argument('--force', action='store_true', help='overwrite curves that are there')
+    parser.add_argument('--pictures', type=Path, metavar='FOLDER', help='draw curves of the logs into it')
+    parser.add_argument('--images', nargs='+', default=[], metavar='IMAGE', help='and reconstructions of these')
+    parser.add_argument('--force', action='store_true', help='overwrite pictures that are there')
     args = parser.parse_args()
     # A request to end passes on to the runs, which save where they are.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -293,8 +296,11 @@ def main() -> None:
             Jobs(args.data.absolute(), out, args.jobs).do(runs)
             args.tables = out / 'logs'
         print_tables(args.tables)
-        if args.curves:
-            draw(args.tables, args.curves, args.force)
+        if args.pictures:
+            draw_curves_of(args.tables, args.pictures, args.force)
+            if args.images:
+                run = args.out / args.size / 'pretrain-0'
+                draw_epochs(run, args.images, args.pictures / 'epochs.png', args.force)
 
 
 if __name__ == '__main__':

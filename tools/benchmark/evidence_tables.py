@@ -1,4 +1,4 @@
-"""The tables and curves of docs/results.md, made of the logs that evidence.py keeps and of nothing else."""
+"""The tables and pictures of docs/results.md, made of what evidence.py keeps and of nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from mae_plugin.apis import draw_curves, save_figure
+from mae_plugin.apis import ReconstructionInferencer, draw_curves, save_figure
+from matplotlib.figure import Figure
 
 TOP1, LINEAR, KNN = 'accuracy/top1', 'probe/linear_top1', 'probe/knn_top1'
 
@@ -97,7 +98,8 @@ def print_tables(folder: Path) -> None:
     print(', '.join(f'{name} {value}' for name, value in notes.items() if name not in ('steps', 'seconds', 'images')))
     tenth = 'fine-tuned on 10 % of the labels'
     print_table('top-1 %', headline(logs))
-    print(f'\n{gain(logs)}')
+    if said := gain(logs):
+        print(f'\n{said}')
     print_table(
         'from scratch, other schedules',
         [
@@ -127,12 +129,14 @@ def print_tables(folder: Path) -> None:
 
 def print_table(title: str, rows: Sequence[str | None]) -> None:
     """Prints a table in Markdown, without the lines that are missing yet."""
+    if not any(rows):
+        return
     print(f'\n### {title}\n\n| | epochs | images seen | minutes | seeds | top-1 % |\n|---|---|---|---|---|---|')
     for line in filter(None, rows):
         print(line)
 
 
-def draw(folder: Path, pictures: Path, force: bool) -> None:
+def draw_curves_of(folder: Path, pictures: Path, force: bool) -> None:
     """Draws losses of pre-training, its probes, and accuracies of training with labels over the epochs."""
     logs = read_logs(folder)
     plots = {
@@ -141,8 +145,30 @@ def draw(folder: Path, pictures: Path, force: bool) -> None:
     }
     for name, (kinds, keys) in plots.items():
         chosen = [f'{kind}-{which}' for kind in kinds for which in (0, 1, 2, 'mmpretrain') if f'{kind}-{which}' in logs]
+        if not chosen:
+            continue
         records = {run: [dict(of, step=of['epoch']) for of in logs[run].epochs] for run in chosen}
         figure = draw_curves(records, keys)
         for axis in figure.axes:
             axis.set_xlabel('epoch')
         save_figure(figure, pictures / f'{name}.png', force)
+
+
+def draw_epochs(run: Path, images: Sequence[str], path: Path, force: bool) -> None:
+    """Draws what the checkpoints of a run make of images under the same masks: a row an image, a column an epoch."""
+    checkpoints = sorted(run.glob('epoch_*.pth'), key=lambda path: int(path.stem.partition('_')[2]))
+    columns = {}
+    for checkpoint in checkpoints:
+        results = ReconstructionInferencer(str(run / 'config.py'), str(checkpoint))(list(images), seed=0)
+        columns.setdefault('original', [result.original for result in results])
+        columns.setdefault('masked', [result.masked for result in results])
+        columns[checkpoint.stem.replace('_', ' ')] = [result.pasted for result in results]
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * len(images)), dpi=200)
+    edges = dict(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.04)
+    axes = figure.subplots(len(images), len(columns), squeeze=False, gridspec_kw=edges)
+    for (title, pictures), of_title in zip(columns.items(), axes.T, strict=True):
+        of_title[0].set_title(title, fontsize=7, pad=2)
+        for axis, picture in zip(of_title, pictures, strict=True):
+            axis.imshow(picture, interpolation='nearest')
+            axis.axis('off')
+    save_figure(figure, path, force)
