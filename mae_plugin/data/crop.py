@@ -109,7 +109,7 @@ class _LoadCrop(BaseTransform):
         return resize(img, target, self.interpolation, self.nodata)
 
 
-# A reduced crop keeps this many times the pixels of the output along each side; docs/data.md has what it costs.
+# A reduced crop keeps this many times the pixels of the output along each side; docs/benchmarks.md has what it costs.
 _SPARE = 1
 
 
