@@ -46,6 +46,16 @@ def test_files_that_are_named_exist(path):
         assert (ROOT / path).parent.joinpath(name).exists(), name
 
 
+@pytest.mark.parametrize('path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])
+def test_headings_that_are_linked_exist(path):
+    """By the names that GitHub gives them."""
+    for page, name in re.findall(r'\]\((?!https?:)([^)#]*)#([^)]+)\)', (ROOT / path).read_text()):
+        text = ((ROOT / path).parent / page if page else ROOT / path).read_text()
+        headings = re.findall(r'^#+ (.*)', text, re.MULTILINE)
+        names = {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+        assert name in names, (page, name)
+
+
 def test_options_that_are_shown_exist():
     sources = ''.join(path.read_text() for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/engine/launch.py'])
     for option in re.findall(r'(?<![\w-])--[a-z][\w-]+', README):

@@ -6,6 +6,7 @@ python tools/prepare_dataset.py imagenet.zip shards/train --inside imagenet/trai
 
 import argparse
 
+from mae_plugin.data.folder import IMAGE_EXTENSIONS
 from mae_plugin.data.prepare import Plan, prepare
 from mae_plugin.engine.launch import SetupErrors
 from rich.console import Console
@@ -21,6 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, help='reduce the shorter side of larger images to so many pixels')
     parser.add_argument('--quality', type=int, default=95, help='of the JPEGs that reduced images become')
     parser.add_argument('--per-shard', type=int, default=2000, help='images in a tar file')
+    parser.add_argument(
+        '--extensions', nargs='+', default=IMAGE_EXTENSIONS, metavar='.EXT', help='endings of image files'
+    )
     parser.add_argument('--workers', type=int, help='processes; one for each core if left out')
     return parser.parse_args()
 
@@ -28,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with SetupErrors():
-        plan = Plan(args.source, args.inside, args.size, args.quality, args.per_shard)
+        plan = Plan(args.source, args.inside, args.size, args.quality, args.per_shard, args.extensions)
         manifest = prepare(plan, args.target, args.workers)
     console = Console(soft_wrap=True)
     for fault in manifest['skipped'][:20]:

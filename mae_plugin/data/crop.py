@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -58,7 +59,8 @@ class _LoadCrop(BaseTransform):
 
         Args:
             results: with ``img_path`` (any address that mmengine reads), or ``img_bytes``, the file's content (then
-                ``img_path`` is only what it is called), or ``img``, pixels (H, W, C) that are taken as they are.
+                ``img_path`` is only what it is called), or ``img_error``, why there is none, or ``img``, pixels
+                (H, W, C) that are taken as they are.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -70,6 +72,8 @@ class _LoadCrop(BaseTransform):
         self.skipped.count()
         path = str(results.get('img_path', 'the image'))
         try:
+            if 'img_error' in results:
+                raise results['img_error']
             image = self._open(path, results.pop('img_bytes', None))
             return self._crop(results, image.size, image.pixels)
         # Decoders raise what they like at broken files.
@@ -105,7 +109,7 @@ class _LoadCrop(BaseTransform):
         return resize(img, target, self.interpolation, self.nodata)
 
 
-# A reduced crop keeps this many times the pixels of the output along each side; docs/data.md has what it costs.
+# A reduced crop keeps this many times the pixels of the output along each side; docs/benchmarks.md has what it costs.
 _SPARE = 1
 
 
@@ -153,7 +157,8 @@ class LoadRandomCrop(_LoadCrop):
         flip = torch.rand(1).item() < self.flip_prob
         img = self._resize(size, pixels, box, self.scale)
         if flip:
-            img = np.ascontiguousarray(img[:, ::-1])
+            # numpy would copy byte by byte.
+            img = torch.from_numpy(img).flip(1).numpy()
             results['flip_direction'] = 'horizontal'
         results.update(img=img, img_shape=img.shape[:2], ori_shape=size, flip=flip)
         return results
@@ -213,8 +218,14 @@ def resize(
     img = np.ascontiguousarray(img) if min(img.strides) < 0 else img
     tensor = torch.from_numpy(img if img.dtype in (np.uint8, np.float32) else img.astype(np.float32))
     out = interpolate(tensor.permute(2, 0, 1)[None], size=size, mode=interpolation, antialias=True)
-    out = np.ascontiguousarray(out[0].permute(1, 2, 0).numpy())
+    out = _channels_last(out[0].numpy())
     if np.issubdtype(img.dtype, np.integer) and out.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
         out = out.round().clip(limits.min, limits.max)
     return out.astype(img.dtype, copy=False)
+
+
+def _channels_last(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (H, W, C), contiguous."""
+    # OpenCV weaves colours ten times faster than numpy, which copies byte by byte; its limits for others vary.
+    return cv2.merge([*planes]) if len(planes) == 3 else np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -57,7 +57,7 @@ class EncodedImage:
         if limit and height * width > 2 * limit:
             raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
         # The tag lies in a segment near the start; asking Pillow takes longer than this glance.
-        exif = Image.open(BytesIO(data)).getexif() if b'Exif\0\0' in data[:65536] else {}
+        exif = Image.open(BytesIO(data)).getexif() if data.find(b'Exif\0\0', 0, 65536) >= 0 else {}
         self._orientation = exif.get(_ORIENTATION, 1)
         if self._orientation in _TRANSPOSED:
             self.size = width, height

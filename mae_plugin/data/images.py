@@ -97,7 +97,12 @@ class IndexedImages(BaseDataset):
         return len(self._names) if self._places is None else len(self._places)
 
     def get_data_info(self, idx: int) -> dict:
-        """What is known of an image before it is decoded: ``img_path``, ``img_bytes`` from tar files, ``gt_label``."""
+        """What is known of an image before it is decoded.
+
+        Returns:
+            ``img_path``, ``gt_label`` if asked for, and from tar files ``img_bytes``, or ``img_error`` if these could
+            not be read.
+        """
         idx = range(len(self))[idx]
         place = idx if self._places is None else int(self._places[idx])
         name = self._names[place]
@@ -106,7 +111,11 @@ class IndexedImages(BaseDataset):
             path = self._shards[self._arrays['shard'][place]]
             info['img_path'] = os.path.join(path, name)
             offset, size = int(self._arrays['offset'][place]), int(self._arrays['size'][place])
-            info['img_bytes'] = read_member(self._open_files, path, offset, size)
+            try:
+                info['img_bytes'] = read_member(self._open_files, path, offset, size)
+            # Whether a run goes on without it is said where other images are read, in the transform.
+            except (OSError, ValueError) as error:
+                info['img_error'] = error
         if self.with_label:
             by_place = self._labels is not None
             info['gt_label'] = int(self._labels[place]) if by_place else self._numbers[name.partition('/')[0]]
@@ -163,7 +172,10 @@ def _read_annotations(path: str, with_label: bool) -> dict[str, str | None]:
     """The labels of images by path, None where there are none."""
     with open(path, encoding='utf-8') as file:
         if path.endswith('.json'):
-            return {name: str(label) for name, label in json.load(file).items()}
+            try:
+                return {name: str(label) for name, label in json.load(file).items()}
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f'{path} is no JSON file of the form {{"path": label}}: {error}') from error
         lines = [line.strip() for line in file if line.strip()]
     pairs = [line.rpartition(' ')[::2] if with_label else (line, None) for line in lines]
     if unlabelled := [label for name, label in pairs if not name]:

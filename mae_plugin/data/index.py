@@ -78,12 +78,12 @@ def cached_index(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_suffix('.lock'), 'w')  # noqa: SIM115
-    except OSError as error:
-        print_log(f'No index is kept, as {path.parent} cannot be written ({error}).', logger='current')
-        return make()
-    with lock:
         # Of several processes that start together one makes the index, and the others wait for it.
         fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        print_log(f'No index is kept, as {path.parent} cannot be written or locked ({error}).', logger='current')
+        return make()
+    with lock:
         if found := _open(path):
             if is_current(found):
                 return found

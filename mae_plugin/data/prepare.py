@@ -14,7 +14,7 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -27,10 +27,10 @@ from ..checkpoints.files import write_atomically
 from .crop import resize
 from .decode import EncodedImage
 from .folder import IMAGE_EXTENSIONS, scan_folder
-from .shards import read_member, scan_shard
+from .shards import member_key, read_member, scan_shard
 
-Members = list[tuple[str, object]]
-"""Names of images, and where each is found: whatever the function beside them reads it by."""
+Members = list[tuple[str, object, str | None]]
+"""Names of images, where each is found, by whatever the function beside them reads it, and labels kept beside them."""
 
 _COMPRESSED = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
 
@@ -45,6 +45,7 @@ class Plan:
         size: length in pixels that the shorter side of larger images is reduced to; None leaves all as they are.
         quality: of the JPEGs that reduced images are written as, 1 to 100.
         per_shard: images in a tar file.
+        extensions: endings of image files.
 
     Raises:
         FileNotFoundError: if there is no such source.
@@ -56,12 +57,14 @@ class Plan:
     size: int | None = None
     quality: int = 95
     per_shard: int = 2000
+    extensions: Sequence[str] = IMAGE_EXTENSIONS
 
     def __post_init__(self) -> None:
         if not os.path.exists(self.source):
             raise FileNotFoundError(f'there is no folder or archive {self.source}')
         object.__setattr__(self, 'source', os.path.abspath(self.source))
         object.__setattr__(self, 'inside', self.inside.strip('/'))
+        object.__setattr__(self, 'extensions', sorted(extension.lower() for extension in self.extensions))
         if self.size is not None and self.size < 1:
             raise ValueError(f'size={self.size} is out of range: it is the length of the shorter side in pixels')
         if not 1 <= self.quality <= 100:
@@ -73,7 +76,8 @@ class Plan:
 def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     """Writes ``shard-00000.tar`` and so on and ``manifest.json`` into a folder, in parallel.
 
-    Names keep their folders, so that class folders stay labels. Every image is decoded once to see that it can be;
+    Names keep their folders, so that class folders stay labels, as do the ``.cls`` and ``.json`` members of a tar file,
+    which become ``.cls``. Every image is decoded once to see that it can be;
     those that cannot are left out and listed. After a kill the same call goes on where it was: a shard is there whole
     or not at all, and with the same plan it is always the same to the last byte.
 
@@ -104,7 +108,7 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     members, read = _open_source(plan, parts)
     if not members:
         raise FileNotFoundError(f'there is no image in {os.path.join(plan.source, plan.inside)}')
-    names = hashlib.sha256('\0'.join(name for name, _ in members).encode(errors='surrogateescape')).hexdigest()
+    names = hashlib.sha256('\0'.join(name for name, *_ in members).encode(errors='surrogateescape')).hexdigest()
     _agree(parts / 'names.json', names, f'{plan.source} holds other images than when {target} was begun')
 
     groups = [members[start : start + plan.per_shard] for start in range(0, len(members), plan.per_shard)]
@@ -133,18 +137,20 @@ def _json(content: object) -> bytes:
 
 def _open_source(plan: Plan, parts: Path) -> tuple[Members, Callable[[object], bytes]]:
     """The images of a source in alphabetical order, and how to read one."""
+    extensions = tuple(plan.extensions)
     if os.path.isdir(plan.source):
         root = os.path.join(plan.source, plan.inside)
-        return [(name, os.path.join(root, name)) for name in scan_folder(root)[0]], _read_file
+        return [(name, os.path.join(root, name), None) for name in scan_folder(root, extensions)[0]], _read_file
     if zipfile.is_zipfile(plan.source):
-        names = [name for name in _zip(plan.source, os.getpid()).namelist() if name.lower().endswith(IMAGE_EXTENSIONS)]
-        members, read = [(name, name) for name in names], functools.partial(_read_zip, plan.source)
+        names = [name for name in _zip(plan.source, os.getpid()).namelist() if name.lower().endswith(extensions)]
+        members, read = [(name, name, None) for name in names], functools.partial(_read_zip, plan.source)
     else:
         path = _uncompressed(plan.source, parts / 'source.tar')
-        members = [(name, (offset, size)) for name, offset, size, _ in scan_shard(path)]
+        members = [(name, (offset, size), label) for name, offset, size, label in scan_shard(path, extensions)]
         read = functools.partial(_read_tar, {}, path)
     prefix = f'{plan.inside}/' if plan.inside else ''
-    return [(name.removeprefix(prefix), place) for name, place in sorted(members) if name.startswith(prefix)], read
+    inside = [member for member in members if member[0].startswith(prefix)]
+    return sorted((name.removeprefix(prefix), *rest) for name, *rest in inside), read
 
 
 def _read_file(path: str) -> bytes:
@@ -226,16 +232,16 @@ def _write_shard(plan: Plan, members: Members, target: Path, report: Path, read:
     part = target.with_suffix('.part')
     with open(part, 'wb') as file:
         with tarfile.open(fileobj=file, mode='w') as tar:
-            for name, place in members:
+            for name, place, label in members:
                 try:
                     name, data = _fit(name, read(place), plan)
                 # Decoders raise what they like at broken files.
                 except Exception as error:
                     skipped.append(dict(name=name, reason=str(error) or type(error).__name__))
                 else:
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                    _add(tar, name, data)
+                    if label is not None:
+                        _add(tar, f'{member_key(name)}.cls', label.encode())
                 with _done.get_lock():
                     _done.value += 1
         file.flush()
@@ -246,10 +252,23 @@ def _write_shard(plan: Plan, members: Members, target: Path, report: Path, read:
     write_atomically(report, _json({**summary, 'sha256': hashlib.sha256(written).hexdigest(), 'skipped': skipped}))
 
 
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
 def _fit(name: str, data: bytes, plan: Plan) -> tuple[str, bytes]:
     """An image's name and content as they go into a shard."""
-    image = EncodedImage(data, 'rgb')
-    pixels = image.pixels()
+    try:
+        image = EncodedImage(data, 'rgb')
+        pixels = image.pixels()
+    except ValueError:
+        if plan.size is not None:
+            raise
+        # Of bands that are no colours; damaged files raise once more.
+        EncodedImage(data, color_type='unchanged').pixels()
+        return name, data
     shorter = min(image.size)
     if plan.size is None or shorter <= plan.size:
         return name, data

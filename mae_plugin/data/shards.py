@@ -95,8 +95,7 @@ def scan_shard(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> lis
                 base = os.path.basename(name)
                 if not member.isreg() or base.startswith('.'):
                     continue
-                stem, _, ending = base.partition('.')
-                key = os.path.join(os.path.dirname(name), stem)
+                key, ending = member_key(name), base.partition('.')[2]
                 if name.lower().endswith(extensions):
                     images.append((name, member.offset_data, member.size, key))
                 elif ending in ('cls', 'json'):
@@ -110,9 +109,20 @@ def scan_shard(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> lis
     return [(name, offset, size, labels.get(key)) for name, offset, size, key in images]
 
 
+def member_key(name: str) -> str:
+    """What an image and its label have in common: the path up to the first dot of the file's name."""
+    folder, base = os.path.split(name)
+    return os.path.join(folder, base.partition('.')[0])
+
+
 def _label(content: bytes, ending: str) -> str | None:
-    if ending == 'cls':
-        return content.decode().strip()
-    notes = json.loads(content)
+    """The label in a member, None if there is none."""
+    try:
+        if ending == 'cls':
+            return content.decode().strip()
+        notes = json.loads(content)
+    # Of no interest where images are read without labels.
+    except ValueError:
+        return None
     label = notes.get('label', notes.get('cls')) if isinstance(notes, dict) else None
     return None if label is None else str(label)

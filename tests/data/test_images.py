@@ -1,5 +1,7 @@
 """Folder trees and tar files as sources: the same images, an index that notices changes, labels of every kind."""
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -115,9 +117,16 @@ def test_a_damaged_index_is_made_anew(tree, tmp_path, scans):
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))) == 5 and len(scans) == 2
 
 
-def test_without_a_place_for_the_index(tree, tmp_path):
+def test_without_a_place_for_the_index(tree, tmp_path, monkeypatch):
+    """Neither in a folder that cannot be, nor on a file system without locks, as clusters have them."""
     (tmp_path / 'file').write_text('')
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'file' / 'below'))) == 5
+
+    def without_locks(*_) -> None:
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr(fcntl, 'flock', without_locks)
+    assert len(IndexedImages(str(tree), index_dir=str(tmp_path))) == 5 and not list(tmp_path.glob('*.safetensors'))
 
 
 def test_links(tree, tmp_path):
@@ -159,9 +168,38 @@ def test_labels_inside_shards(tree, tmp_path):
     path = pack(tree / 'cat', tmp_path / 'b.tar', named)
     dataset = IndexedImages(str(path), with_label=True, index_dir=str(tmp_path))
     assert labels(dataset) == [1, 0, 1] and dataset.CLASSES == ('cat', 'lion')
-    path = pack(tree / 'cat', tmp_path / 'c.tar', {'001.cls': b'1'})
+    broken = {'000.json': b'{"label": ', '001.cls': b'1', '002.cls': b'\xff'}
+    path = pack(tree / 'cat', tmp_path / 'c.tar', broken)
+    assert len(IndexedImages(str(path), index_dir=str(tmp_path))) == 3
     with pytest.raises(ValueError, match=r'2 images in .*c.tar have no label, such as 000.jpg'):
         IndexedImages(str(path), with_label=True, index_dir=str(tmp_path))
+
+
+def test_images_whose_tar_file_is_gone(tree, tmp_path):
+    """In training another takes their place, and the run ends only if there are too many; evaluation names them."""
+    shards = tmp_path / 'shards'
+    shards.mkdir()
+    for i in range(3):
+        pack(tree, shards / f'{i}.tar')
+
+    def opened(kind: str, **settings) -> IndexedImages:
+        pipeline = [dict(type=kind, scale=16, **settings)]
+        return IndexedImages(str(shards), index_dir=str(tmp_path), pipeline=pipeline)
+
+    training, evaluation = opened('LoadRandomCrop', max_skipped=0.9), opened('LoadCenterCrop')
+    strict = opened('LoadRandomCrop', max_skipped=0.2)
+    (shards / '0.tar').unlink()
+    os.truncate(shards / '2.tar', 600)
+    assert all(training[i]['img'].shape == (16, 16, 3) for i in range(15))
+    assert training.pipeline.transforms[0].skipped.skipped >= 10
+    assert evaluation[5]['img'].shape == (16, 16, 3)
+    with pytest.raises(FileNotFoundError, match=r'0\.tar/cat/000\.jpg does not exist'):
+        evaluation[0]
+    with pytest.raises(ValueError, match=r'2\.tar/cat/000\.jpg cannot be read .*2\.tar ends before byte \d+'):
+        evaluation[10]
+    with pytest.raises(RuntimeError, match=r'images could not be read, more than the 20\.0%'):
+        for _ in range(100):
+            strict[0]
 
 
 def test_annotations(tree, tmp_path):
@@ -208,6 +246,15 @@ def test_class_names(tree, tmp_path):
             dict(ann_file='list', with_label=True),
             ValueError,
             "the line 'cat/000.jpg' of .*list has no label",
+        ),
+        *(
+            (
+                lambda root, text=text: (root / 'list.json').write_text(text),
+                dict(ann_file='list.json', with_label=True),
+                ValueError,
+                'list.json is no JSON file of the form {"path": label}: ',
+            )
+            for text in ('["cat/000.jpg"]', '{"cat/000.jpg": ')
         ),
         (
             lambda root: (root / 'cat' / 'a.tar').write_bytes(b'no tar file' * 100),

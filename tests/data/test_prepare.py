@@ -14,6 +14,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import tifffile
 from mae_plugin.data import IndexedImages
 from mae_plugin.data.decode import EncodedImage
 from mae_plugin.data.prepare import Plan, prepare
@@ -93,6 +94,45 @@ def test_reduced(source, tmp_path):
     reference = Image.open(source / 'a/000.jpg').resize((80, 60), Image.Resampling.BICUBIC)
     difference = EncodedImage(found['a/000.jpg'], 'rgb').pixels().astype(int) - np.asarray(reference)
     assert np.abs(difference).mean() < 2
+
+
+def test_labels_beside_images_stay(source, tmp_path):
+    """Those of the members of a tar file, whatever becomes of the images."""
+    with tarfile.open(tmp_path / 'a.tar', 'w') as file:
+        for number, name in enumerate(('a/000.jpg', 'b/red.png', 'a/001.jpg', 'a/002.jpg', 'b/deep/000.jpg')):
+            file.add(source / name, f'{number:03d}.{name[-3:]}')
+            label = [b'cat', b'{"label": "dog"}', b'cat', b'{"caption": "none"}', b'\xff\n']
+            (tmp_path / 'label').write_bytes(label[number])
+            file.add(tmp_path / 'label', f'{number:03d}.{"json" if number % 2 else "cls"}')
+    for size in (None, 60):
+        prepare(Plan(str(tmp_path / 'a.tar'), size=size, per_shard=2), tmp_path / f'out {size}', workers=1)
+        found = contents(tmp_path / f'out {size}')
+        kept = {name: data for name, data in found.items() if name.endswith('cls')}
+        assert kept == {'000.cls': b'cat', '001.cls': b'dog', '002.cls': b'cat'}
+        assert list(found)[2:4] == [f'001.{"jpg" if size else "png"}', '001.cls'] and len(found) == 8
+    some = IndexedImages(str(tmp_path / 'out 60'), 'shard-00000.tar', with_label=True, index_dir=str(tmp_path))
+    assert [some.get_data_info(i)['gt_label'] for i in range(2)] == [0, 1] and some.CLASSES == ('cat', 'dog')
+
+
+def test_images_of_any_bands_stay_as_they_are(tmp_path):
+    """All that training reads as it is stored is taken, unless it is to be reduced; what is damaged never is."""
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    bands = np.arange(20 * 30 * 13, dtype=np.uint16).reshape(20, 30, 13)
+    tifffile.imwrite(folder / 'bands.tif', bands, photometric='minisblack', planarconfig='contig')
+    (folder / 'damaged.tif').write_bytes((folder / 'bands.tif').read_bytes()[:5000])
+    Image.fromarray(bands[..., 0].astype(np.float32)).save(folder / 'float.tif')
+    np.save(folder / 'array.npy', bands)
+    plan = Plan(str(folder), extensions=('.TIF', '.npy'))
+    manifest = prepare(plan, tmp_path / 'out', workers=1)
+    kept = {name: (folder / name).read_bytes() for name in ('array.npy', 'bands.tif', 'float.tif')}
+    assert contents(tmp_path / 'out') == kept
+    assert [fault['name'] for fault in manifest['skipped']] == ['damaged.tif']
+    load = dict(type='LoadCenterCrop', scale=(20, 30), crop_ratio=1, color_type='unchanged')
+    dataset = IndexedImages(str(tmp_path / 'out'), extensions=plan.extensions, index_dir=str(tmp_path), pipeline=[load])
+    assert np.array_equal(dataset[0]['img'], bands) and np.array_equal(dataset[1]['img'], bands)
+    reduced = prepare(Plan(str(folder), size=8, extensions=['.tif', '.npy']), tmp_path / 'reduced', workers=1)
+    assert reduced['images'] == 0 and len(reduced['skipped']) == 4
 
 
 def test_rotation_is_applied_when_reduced_and_kept_when_not(tmp_path):
