@@ -47,6 +47,7 @@ setup(
         'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmpretrain>=1.3.6', 'opencv-python-headless'],
         'demo': ['elpv-dataset>=1.0.0'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'parquet': ['pyarrow'],
         'test': ['pytest', 'pytest-timeout', 'ruff', 'scikit-learn', 'timm>=1', 'transformers>=5'],
     },
     cmdclass={'build_py': BuildWithConfigs},

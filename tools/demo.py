@@ -230,8 +230,9 @@ def main() -> None:
     for name, score in scores.items():
         table.add_row(name, f'{score:.2f}')
     console.print(table)
-    for name in ('reconstruction.png', 'loss.png', 'results.json'):
-        console.print(str(work_dir / name), soft_wrap=True)
+    panels = sorted(work_dir.glob('*/vis_data/vis_image/*.png'), key=lambda path: path.stat().st_mtime)
+    for path in (*panels[-1:], *(work_dir / name for name in ('reconstruction.png', 'loss.png', 'results.json'))):
+        console.print(str(path), soft_wrap=True)
 
 
 if __name__ == '__main__':

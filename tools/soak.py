@@ -1,6 +1,6 @@
 """Kills a training run again and again, resumes it, and compares it with one that was left alone.
 
-python tools/soak.py --kills 50
+python tools/soak.py
 
 A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
 data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or
@@ -162,7 +162,7 @@ def same(work_dir: Path, reference: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description='Kill training again and again, and see whether anything is lost.')
-    parser.add_argument('--kills', type=int, default=20, help='number of kills')
+    parser.add_argument('--kills', type=int, default=200, help='number of kills')
     parser.add_argument('--workers', type=int, default=2, help='data-loader workers of the killed runs')
     parser.add_argument('--seed', type=int, default=0, help='seed of the moments of the kills')
     parser.add_argument('--json', type=Path, help='file to write the figures to')

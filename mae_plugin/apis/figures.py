@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..checkpoints.formats import staged
 from .reconstruct import Reconstruction
@@ -100,6 +101,13 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], keys: Sequenc
             raise ValueError(f'no run has logged {key!r}; there is {", ".join(known) or "nothing"}')
         if 'loss' in key and min(values) > 0 and max(values) > 3 * min(values):
             axis.set_yscale('log')
+            # Plain numbers, and enough of them: a loss stays within one or two powers of ten.
+            marks = (1, 1.5, 2, 3, 5, 7) if max(values) < 30 * min(values) else (1, 2, 5)
+            axis.yaxis.set_major_locator(LogLocator(subs=marks))
+            axis.yaxis.set_major_formatter('{x:g}')
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.ticklabel_format(axis='y', scilimits=(-2, 4))
         axis.set(xlabel='step', ylabel=key)
         axis.grid(alpha=0.3, which='both')
         if len(runs) > 1:

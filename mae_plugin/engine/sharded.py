@@ -48,7 +48,11 @@ class FullyShardedModel(nn.Module):
 
     def forward(self, *args, **kwargs) -> object:
         """The model's."""
-        return self.module(*args, **kwargs)
+        output = self.module(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            # Without a backward pass, torch leaves all weights whole until the next step.
+            self.module.reshard()
+        return output
 
     def train_step(self, data: dict | tuple | list, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One step; while gradients are accumulated they are not sent."""
@@ -59,7 +63,7 @@ class FullyShardedModel(nn.Module):
     _run_forward = MMDistributedDataParallel._run_forward
 
     def val_step(self, data: dict | tuple | list) -> list:
-        """Predictions; afterwards all weights are shares again, which torch leaves to the next step."""
+        """Predictions; afterwards all weights are shares again."""
         predictions = self.module.val_step(data)
         self.module.reshard()
         return predictions

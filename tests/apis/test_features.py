@@ -94,7 +94,7 @@ def test_files(tmp_path, monkeypatch):
 
 
 def test_parquet(tmp_path):
-    parquet = pytest.importorskip('pyarrow.parquet', reason='needs pyarrow, which neither stack has')
+    parquet = pytest.importorskip('pyarrow.parquet', reason='needs pyarrow, which the onedl stack lacks')
     features, files = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32), ['a.jpg', 'b.jpg']
     save_features(tmp_path / 'features.parquet', features, files)
     table = parquet.read_table(tmp_path / 'features.parquet').to_pydict()

@@ -108,6 +108,11 @@ def test_curves(tmp_path):
     assert [line.get_label() for line in loss.lines] == ['one', 'two']
     assert loss.lines[1].get_xydata()[-1].tolist() == [17, 117]
     assert (loss.get_yscale(), probe.get_yscale()) == ('log', 'linear')
+    figure = draw_curves({'run': [dict(step=i, loss=loss, lr=loss / 1000) for i, loss in enumerate((0.9, 0.2))]})
+    figure.draw_without_rendering()
+    marks = [label.get_text() for label in figure.axes[0].get_yticklabels(which='both') if label.get_text()]
+    assert {'0.2', '0.3', '0.5', '0.7'} <= set(marks) <= {'0.1', '0.15', '0.2', '0.3', '0.5', '0.7', '1', '1.5'}
+    assert figure.axes[1].yaxis.get_offset_text().get_text().startswith('1e')
     assert probe.lines[1].get_xydata().tolist() == [[5, 50], [12, 51]]
     with pytest.raises(ValueError, match="no run has logged 'los'; there is loss, lr, probe/knn_top1"):
         draw_curves(runs, ['los'])

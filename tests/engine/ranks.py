@@ -50,10 +50,11 @@ class KnownMasks(MAE):
 
 
 class Notes(Hook):
-    """Notes every step's loss, averaged over ranks, what each rank was given, and messages between ranks."""
+    """Notes every step's loss, averaged over ranks, what each rank was given and would draw, messages, and probes."""
 
     def __init__(self) -> None:
-        self.losses, self.pixels, self.all_reduces, self.skipped = {}, [], 0, {}
+        self.losses, self.skipped, self.all_reduces = {}, {}, 0
+        self.pixels, self.draws, self.probes = [], [], []
 
     def before_train(self, runner):
         if isinstance(runner.model, torch.nn.parallel.DistributedDataParallel):
@@ -65,10 +66,15 @@ class Notes(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.pixels.append(float(torch.stack(list(data_batch['inputs'])).double().mean()))
+        # From the generator of masks, of which these known ones need nothing.
+        self.draws.append(torch.rand(()).item())
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses[runner.iter] = float(np.nanmean(all_gather_object(outputs['loss'].item())))
         self.skipped[runner.iter] = runner.optim_wrapper.is_skipping()
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.probes.append(metrics)
 
 
 def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', sharded=False, hooks=(), **changes):
@@ -119,6 +125,19 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
     return notes, {key: value.clone() for key, value in model.state_dict().items()}, code
 
 
+def probe(images: Path) -> dict:
+    """Settings of a probe after every epoch, of the classes that the folders are, with shares that are not equal."""
+    pipeline = [dict(type='LoadCenterCrop', scale=32), dict(type='PackInputs')]
+    dataset = dict(type='IndexedImages', data_root=str(images), with_label=True, pipeline=pipeline)
+    return dict(
+        val_dataloader=dict(batch_size=4, num_workers=0, dataset=dataset),
+        val_cfg=dict(type='ProbeLoop', bank=dict(indices=[0, *range(4, 25)]), k=5, pool='cls'),
+        val_evaluator=[],
+        train_cfg=dict(val_interval=1),
+        default_hooks=dict(checkpoint=dict(save_best='probe/knn_top1')),
+    )
+
+
 def nan_twice(step: int, rank: int) -> str | None:
     """Gradients of the second process in one step, its loss in another."""
     return {3: 'gradient', 7: 'loss'}.get(step) if rank == 1 else None
@@ -153,11 +172,12 @@ def main() -> None:
     torch.distributed.init_process_group('gloo')
     two, one = dict(batch_size=2), dict(batch_size=1, accumulate=2)
     stopped = dict(two, hooks=[SignalAt(2)])
+    probed = probe(folder / 'classes')
     guard = dict(default_hooks=dict(guard=dict(patience=2), checkpoint=dict(interval=1)))
     runs = [
-        ('ddp', two),
+        ('ddp', two | probed),
         ('ddp accumulating', one),
-        ('sharded', dict(two, sharded=True)),
+        ('sharded', dict(two, sharded=True, **probed)),
         ('sharded accumulating', dict(one, sharded=True)),
         ('ddp, NaN', dict(two, spoil=nan_twice)),
         ('sharded, NaN', dict(two, spoil=nan_twice, sharded=True)),
@@ -170,7 +190,7 @@ def main() -> None:
     found = {}
     for name, arguments in runs:
         notes, weights, code = train(images, folder / name, launcher='pytorch', **arguments)
-        everyone = all_gather_object((notes.pixels, weights))
+        everyone = all_gather_object((notes, weights))
         found.setdefault(name, []).append(
             dict(
                 code=code,
@@ -178,7 +198,9 @@ def main() -> None:
                 skipped=notes.skipped,
                 all_reduces=notes.all_reduces,
                 weights=[weights for _, weights in everyone],
-                pixels=[pixels for pixels, _ in everyone],
+                probes=[notes.probes for notes, _ in everyone],
+                pixels=[notes.pixels for notes, _ in everyone],
+                draws=[notes.draws for notes, _ in everyone],
             )
         )
     found['BatchNorm'] = probe_statistics()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ..conftest import ROOT, write_jpegs
-from .ranks import STEPS, train
+from .ranks import STEPS, probe, train
 
 
 @pytest.fixture(scope='module')
@@ -16,13 +16,15 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
     # Five whole updates of four images, three left over.
     write_jpegs(folder / 'images', 23)
+    for i in range(2):
+        write_jpegs(folder / 'classes' / str(i), 13, seed=i)
     return folder
 
 
 @pytest.fixture(scope='module')
 def alone(folder):
     """Ten updates of four images in this process."""
-    return train(folder / 'images', folder / 'alone', batch_size=4)
+    return train(folder / 'images', folder / 'alone', batch_size=4, **probe(folder / 'classes'))
 
 
 @pytest.fixture(scope='module')
@@ -76,8 +78,19 @@ def test_no_message_before_the_sum_is_whole(found):
 
 
 def test_no_two_ranks_draw_the_same(found):
-    pixels = [value for of_rank in found['ddp'][0]['pixels'] for value in of_rank]
-    assert len(set(pixels)) == len(pixels) == 2 * STEPS
+    """Neither images nor, as masks are drawn from, random numbers."""
+    for name in ('pixels', 'draws'):
+        values = [value for of_rank in found['ddp'][0][name] for value in of_rank]
+        assert len(set(values)) == len(values) == 2 * STEPS
+
+
+@pytest.mark.parametrize('name', ['ddp', 'sharded'])
+def test_two_processes_probe_as_one(found, alone, name):
+    """Each has its share of a bank of 22 and of 26 queries; both come to the numbers of one process."""
+    assert len(alone[0].probes) == 2
+    for probes in found[name][0]['probes']:
+        assert probes == alone[0].probes
+    assert len({value for metrics in alone[0].probes for value in metrics.values()}) > 1
 
 
 @pytest.mark.parametrize('name', ['ddp, NaN', 'sharded, NaN'])
