@@ -272,7 +272,7 @@ def test_demo(tmp_path):
     """The whole demo in a few seconds of training on generated images."""
     write_jpegs(tmp_path / 'images' / 'deep' / 'inside', 40, size=(90, 120))
     (tmp_path / 'images' / 'broken.jpg').write_bytes(b'not an image')
-    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.3, '--out', tmp_path / 'out')
+    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.5, '--out', tmp_path / 'out')
     (results,) = (tmp_path / 'out').iterdir()
     numbers = json.loads((results / 'results.json').read_text())
     assert numbers['train'] + numbers['held_out'] == 40
