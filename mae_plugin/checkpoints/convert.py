@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .layouts import Content, detect, encoder_of, from_mmpretrain, to_mmpretrain
 from .loading import read_checkpoint
 from .onnx_export import write_onnx
 from .resize import change_channels, resize_positions
-from .sizes import heads_of, sizes_of, stored_settings
+from .sizes import grid_of, heads_of, heed_config, sizes_of, stored_settings
 
 
 @dataclass
@@ -45,10 +46,8 @@ def read_source(path: str, grid: tuple[int, int] | None = None) -> Source:
     state_dict = to_mmpretrain(weights)
     if checkpoint is not weights and (rest := sorted(checkpoint.keys() - {'state_dict', 'model', 'config'})):
         print_log(f'Only the weights are carried over, not {", ".join(rest)}.', 'current')
-    eps = (checkpoint.get('config') or {}).get('layer_norm_eps', 1e-6)
-    if eps != 1e-6:
-        print_log(f'The config says layer_norm_eps={eps}, which weights do not carry; elsewhere it is 1e-6.', 'current')
-    return Source(detect(weights), state_dict, stored_settings(checkpoint), grid)
+    heed_config(checkpoint)
+    return Source(detect(weights), state_dict, stored_settings(checkpoint), grid or grid_of(checkpoint, weights))
 
 
 def fit(source: Source, img_size: tuple[int, int] | None = None, in_channels: int | None = None) -> None:
@@ -78,6 +77,8 @@ def write_target(
         ValueError: if ``target`` is there already, or the layout cannot hold such weights.
     """
     weights = from_mmpretrain(source.state_dict, layout)
+    if layout == 'mmpretrain':
+        weights = _with_grid(weights, source.grid)
     with staged(target, force) as path:
         if layout == 'hf' and not target.suffix:
             write_hf_folder(weights, _hf_config(source, num_heads, decoder_num_heads), path)
@@ -108,10 +109,18 @@ def export_encoder(
     if to == 'mmpretrain':
         with staged(target, force) as path:
             bare = {key.removeprefix('backbone.'): tensor for key, tensor in source.state_dict.items()}
-            write_weights(bare, path, to)
+            write_weights(_with_grid(bare, source.grid), path, to)
     else:
         write_target(source, target, to, num_heads, force=force)
     return None
+
+
+def _with_grid(weights: dict[str, Tensor], grid: tuple[int, int] | None) -> OrderedDict[str, Tensor]:
+    """Notes the grid of patches where a model's own ``state_dict()`` does (see :func:`remember_grid`)."""
+    noted = OrderedDict(weights)
+    if grid is not None:
+        noted._metadata = OrderedDict({name: dict(version=1, grid=tuple(grid)) for name in ('', 'backbone', 'neck')})
+    return noted
 
 
 def _hf_config(source: Source, num_heads: int | None, decoder_num_heads: int | None) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
@@ -97,7 +98,10 @@ def write_weights(state_dict: dict[str, Tensor], target: Path, layout: str) -> N
         ValueError: for another ending.
     """
     # Copies, as a part of a larger tensor would bring the whole one along.
-    state_dict = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state_dict.items()}
+    # In place, as what torch stores beside a state dict goes with the object.
+    state_dict = copy.copy(state_dict)
+    for key, tensor in state_dict.items():
+        state_dict[key] = tensor.clone(memory_format=torch.contiguous_format)
     if target.suffix == '.safetensors':
         # safetensors makes files that their owner alone can read; this one is to be as any other.
         target.touch()

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from .formats import read_folder, weights_of
 from .layouts import detect, to_mmpretrain
+from .sizes import heed_config
 
 _trusted = False
 
@@ -76,7 +77,8 @@ def load_from_http(filename: str, map_location: str | None = None, model_dir: st
                 os.makedirs(os.path.dirname(cached), exist_ok=True)
                 torch.hub.download_url_to_file(filename, cached)
             return load_from_local(cached, map_location)
-        with _said_of(filename):
+        kept = os.path.join(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'), os.path.basename(address))
+        with _said_of(filename, f'; it was downloaded to {kept}, delete that to fetch it anew'):
             checkpoint = torch.hub.load_state_dict_from_url(
                 filename, model_dir=model_dir, map_location=map_location, weights_only=not _trusted
             )
@@ -92,13 +94,14 @@ def _in_our_layout(checkpoint: dict, filename: str) -> dict:
     content = detect(weights) if weights and 'meta' not in checkpoint else None
     if content is None or content.layout == 'mmpretrain':
         return checkpoint
+    heed_config(checkpoint)
     print_log(f"{filename} is in {content}; it is loaded under mmpretrain's names.", 'current')
     return dict(state_dict=to_mmpretrain(weights))
 
 
 @contextmanager
-def _said_of(filename: str) -> Iterator[None]:
-    """Says in one sentence what is wrong with a file, in place of torch's page."""
+def _said_of(filename: str, advice: str = '') -> Iterator[None]:
+    """Says in one sentence what is wrong with a file, in place of torch's page, and what to do with a damaged one."""
     try:
         yield
     except (pickle.UnpicklingError, EOFError, RuntimeError, UnicodeDecodeError, SafetensorError) as error:
@@ -109,7 +112,9 @@ def _said_of(filename: str) -> Iterator[None]:
                 'nothing in it was run; load it with --trust-checkpoint only if you trust its source'
             ) from None
         reason = ' '.join(str(error).split())[:120] or 'it ends too early'
-        raise ValueError(f'{filename} is not a checkpoint that can be read, or only a part of one: {reason}') from None
+        raise ValueError(
+            f'{filename} is not a checkpoint that can be read, or only a part of one: {reason}{advice}'
+        ) from None
 
 
 def register_loaders() -> None:

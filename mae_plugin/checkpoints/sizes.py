@@ -7,8 +7,11 @@ import ast
 import math
 from dataclasses import dataclass
 
+from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
+
+from ..models.fit import stored_grid
 
 # Widths of the released models; the weights are the same whatever number of heads they are split into.
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -70,6 +73,33 @@ def sizes_of(state_dict: dict[str, Tensor], grid: tuple[int, int] | None = None)
     )
 
 
+def grid_of(checkpoint: dict, weights: dict[str, Tensor]) -> tuple[int, int] | None:
+    """The rows and columns of patches that a checkpoint says its weights are for; None if it does not say."""
+    config = _hf_config_of(checkpoint)
+    size, patch = config.get('image_size'), config.get('patch_size')
+    if isinstance(size, list) and len(size) == 2 and isinstance(patch, int):
+        return size[0] // patch, size[1] // patch
+    return stored_grid(weights, 'backbone.') or stored_grid(weights, '.')
+
+
+def heed_config(checkpoint: dict) -> None:
+    """Says what a Hugging Face config asks for and weights do not carry.
+
+    Raises:
+        ValueError: for an activation that no model of the other layouts has.
+    """
+    config = _hf_config_of(checkpoint)
+    if (activation := config.get('hidden_act', 'gelu')) != 'gelu':
+        raise ValueError(f'the config says hidden_act={activation!r}, but models elsewhere compute gelu')
+    if (eps := config.get('layer_norm_eps', 1e-6)) != 1e-6:
+        print_log(f'The config says layer_norm_eps={eps}, which weights do not carry; elsewhere it is 1e-6.', 'current')
+
+
+def _hf_config_of(checkpoint: dict) -> dict:
+    config = checkpoint.get('config')
+    return config if isinstance(config, dict) else {}
+
+
 def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
     """Settings that weights do not show, as far as a checkpoint says them.
 
@@ -79,7 +109,7 @@ def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
     Returns:
         Any of ``num_heads``, ``decoder_num_heads`` and ``norm_pix``.
     """
-    config = checkpoint.get('config') or {}
+    config = _hf_config_of(checkpoint)
     names = dict(
         num_heads='num_attention_heads', decoder_num_heads='decoder_num_attention_heads', norm_pix='norm_pix_loss'
     )

@@ -194,6 +194,7 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: Effective
             "DefaultSampler, or mmengine's own loop with train_cfg.type=EpochBasedTrainLoop"
         )
     return {
+        'pin_memory': torch.cuda.is_available(),
         **dataloader,
         'dataset': dict(type=AddressedDataset, dataset=dataloader['dataset']),
         'sampler': dict(

@@ -7,8 +7,10 @@ import pytest
 import torch
 from mae_plugin.checkpoints.convert import Source, fit, read_source, write_target
 from mae_plugin.checkpoints.layouts import Content, detect, from_mmpretrain, to_mmpretrain
+from mae_plugin.checkpoints.loading import load_from_local
 from mae_plugin.checkpoints.sizes import stored_settings
 from mmengine.config import Config
+from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 
@@ -170,13 +172,49 @@ def test_another_image_size(ours, model, tmp_path, capsys, size):
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(4))
     noise = torch.rand(2, height * width // 64, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(twin.loss(images, noise=noise)['loss'], model.loss(images, noise=noise)['loss'])
-    # Its grid is no square any more, so it has to be said on the way back.
+    # The file says for which grid it is; where that is lost and the grid is no square, it has to be said.
     options = ['--to', 'mmpretrain', '--img-size', 32]
+    assert '32 x 32, 3 channels' in run_tool(capsys, CONVERT, tmp_path / 'new.pth', tmp_path / 'back.pth', *options)
+    torch.save(dict(weights), tmp_path / 'bare.pth')
     if height != width:
-        said = run_tool(capsys, CONVERT, tmp_path / 'new.pth', tmp_path / 'back.pth', *options, fails=True)
+        said = run_tool(capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options, fails=True)
         assert 'the weights are for 48 patches, not a square number; say --src-grid H W' in said
         options += ['--src-grid', 6, 8]
-    assert '32 x 32, 3 channels' in run_tool(capsys, CONVERT, tmp_path / 'new.pth', tmp_path / 'back.pth', *options)
+    run_tool(capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options)
+    back, again = (torch.load(tmp_path / f'{name}.pth', weights_only=True)['state_dict'] for name in ('back', 'again'))
+    assert_identical(back, again)
+
+
+@pytest.mark.parametrize('layout', ['mmpretrain', 'hf'])
+def test_a_grid_that_could_be_a_square(layout, tmp_path):
+    """2 x 8 patches are as many as 4 x 4; a file of ours and a folder with its config say which they are."""
+    model = randomised(build('mmpretrain', 'encoder'))
+    source = Source(Content('mmpretrain', ''), to_mmpretrain(model.state_dict()), dict(num_heads=2))
+    fit(source, img_size=(16, 64))
+    path = tmp_path / ('w.pth' if layout == 'mmpretrain' else 'folder')
+    write_target(source, path, layout)
+    read = read_source(str(path))
+    assert read.grid == (2, 8)
+    fit(read, img_size=(64, 16))
+    expected = resize_pos_embed(source.state_dict['backbone.pos_embed'], (2, 8), (8, 2))
+    assert torch.equal(read.state_dict['backbone.pos_embed'], expected)
+
+
+def test_what_a_config_says_beyond_the_weights(model, tmp_path, monkeypatch):
+    """An activation that no other layout has is refused, another eps is said, in converting and in loading."""
+    said = []
+    monkeypatch.setattr('mae_plugin.checkpoints.sizes.print_log', lambda line, logger: said.append(line))
+    write_target(source_of(model), tmp_path / 'hf', 'hf')
+    file = tmp_path / 'hf' / 'config.json'
+    config = json.loads(file.read_text())
+    for read in (read_source, load_from_local):
+        file.write_text(json.dumps(config | dict(layer_norm_eps=1e-12)))
+        read(str(file.parent))
+        assert said.pop() == 'The config says layer_norm_eps=1e-12, which weights do not carry; elsewhere it is 1e-6.'
+        file.write_text(json.dumps(config | dict(hidden_act='quick_gelu')))
+        with pytest.raises(ValueError, match="hidden_act='quick_gelu', but models elsewhere compute gelu"):
+            read(str(file.parent))
+    assert not said
 
 
 def test_another_number_of_channels(model):

@@ -7,7 +7,7 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from .models import IMAGES, build, load, official_names, output, randomised
+from .models import IMAGES, NOISE, build, load, official_names, output, randomised
 
 # Which code bases have a model of a kind.
 HAVE = {
@@ -44,6 +44,26 @@ def test_same_output_in_the_other_code_base(kind, source, target, tmp_path):
         {key: tensor for key, tensor in back.state_dict().items() if 'pooler' not in key},
         {key: tensor for key, tensor in model.state_dict().items() if 'pooler' not in key},
     )
+
+
+@pytest.mark.openmmlab_only
+def test_hugging_faces_mae_encoder(tmp_path):
+    """ViTMAEModel, which masks as it encodes: the same latent, and the same bits back."""
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, layer_norm_eps=1e-6)
+    theirs = randomised(ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)))
+    assert detect(theirs.state_dict()) == ('hf', 'encoder')
+    hub = to_mmpretrain(theirs.state_dict())
+    ours = build('mmpretrain', 'pre-training').backbone
+    ours.load_state_dict({key.removeprefix('backbone.'): tensor for key, tensor in hub.items()}, strict=True)
+    ours.eval()
+    with torch.inference_mode():
+        latent, expected = ours(IMAGES, noise=NOISE)[0], theirs(IMAGES, noise=NOISE).last_hidden_state
+        torch.testing.assert_close(latent, expected, rtol=1e-5, atol=1e-5)
+    back = load(theirs, from_mmpretrain(hub, 'hf'), 'hf', tmp_path / 'hf')
+    assert_identical(to_mmpretrain(back.state_dict()), hub)
 
 
 @pytest.mark.openmmlab_only

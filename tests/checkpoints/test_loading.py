@@ -4,12 +4,14 @@ import functools
 import http.server
 import os
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 
@@ -50,7 +52,27 @@ def doors(server, tmp_path):
             dict(type='MAE', **{k: v for k, v in tiny_config().items() if k != 'type'}, pretrained=checkpoint)
         ).init_weights()
 
+    def run_from(**settings) -> None:
+        data = dict(dataset=dict(type='IndexedImages'), batch_size=1, sampler=dict(type='DefaultSampler'))
+        cfg = dict(
+            model=tiny_config(),
+            train_dataloader=data,
+            train_cfg=dict(max_epochs=1),
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0)),
+            default_scope='mmpretrain',
+            work_dir=str(tmp_path / 'run'),
+            experiment_name=uuid.uuid4().hex,
+            log_level='WARNING',
+        )
+        runner = Runner.from_cfg(Config(cfg | settings))
+        # What train() does first, but without data.
+        runner.load_or_resume()
+
     return {
+        'load_from': lambda: run_from(load_from=path),
+        'load_from an address': lambda: run_from(load_from=address),
+        'resume': lambda: run_from(load_from=path, resume=True),
+        'resume from an address': lambda: run_from(load_from=address, resume=True),
         'CheckpointLoader': lambda: CheckpointLoader.load_checkpoint(path),
         'load_checkpoint': lambda: load_checkpoint(torch.nn.Linear(1, 1), path),
         'init_cfg': lambda: init(path),
@@ -77,6 +99,28 @@ def test_damaged_checkpoint(doors, tmp_path, content):
     for door in doors.values():
         with pytest.raises(ValueError, match=r'c\.pth is not a checkpoint that can be read, or only a part of one: \w'):
             door()
+
+
+def test_a_malicious_folder(tmp_path):
+    """Hugging Face's older folders hold a pickle."""
+    touched = tmp_path / 'touched'
+    torch.save(dict(extra=Payload(touched)), tmp_path / 'pytorch_model.bin')
+    with pytest.raises(ValueError, match=r'pytorch_model\.bin holds \S+\.system, a type that no checkpoint needs'):
+        CheckpointLoader.load_checkpoint(str(tmp_path))
+    assert not touched.exists()
+
+
+def test_another_architecture(doors, tmp_path):
+    """Through each door by which a whole model is loaded: groups of tensors, not a list of them."""
+    wider = tiny_config(backbone=dict(arch=dict(embed_dims=64, num_layers=3, num_heads=2, feedforward_channels=64)))
+    torch.save(dict(state_dict=MODELS.build(wider).state_dict(), meta=dict(epoch=0, iter=0)), tmp_path / 'c.pth')
+    for name, door in doors.items():
+        if name not in ('CheckpointLoader', 'load_checkpoint'):
+            with pytest.raises(
+                ValueError, match=r'does not fit MAE: (it lacks|the model has no) backbone\.layers \(\d+\)'
+            ) as error:
+                door()
+            assert len(str(error.value)) < 400, name
 
 
 def test_runner_checkpoint_by_address(server, tmp_path):

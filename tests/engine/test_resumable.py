@@ -8,10 +8,12 @@ import uuid
 import numpy as np
 import pytest
 import torch
+from mae_plugin.engine import AutoAmpOptimWrapper
 from mae_plugin.engine.addresses import AddressedDataset, ResumableSampler, seed_at
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.registry import OPTIM_WRAPPERS
 
 from ..conftest import PRETRAIN, ROOT, SMALL_PRETRAIN, run, tiny_config, write_jpegs
 
@@ -92,6 +94,30 @@ def test_resumes_exactly(images, tmp_path, by_epoch, workers):
         start = stop_after // 3 * 3
         assert rest == {step: losses[step] for step in range(start, STEPS)}
         assert_identical(resumed, weights)
+
+
+@OPTIM_WRAPPERS.register_module()
+class Float16OnCPU(AutoAmpOptimWrapper):
+    """What AutoAmpOptimWrapper is on a GPU without bfloat16; its scale starts too high."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**24, growth_interval=2)
+
+    def optim_context(self, model):
+        return torch.autocast('cpu', torch.float16)
+
+
+def test_resumes_exactly_with_a_loss_scaler(images, tmp_path):
+    """The scale and the steps since it grew decide which updates overflow, so they too have to go on."""
+    changes = {'optim_wrapper.type': 'Float16OnCPU'}
+    losses, weights = train(images, tmp_path / 'whole', **changes)
+    train(images, tmp_path / 'run', stop_after=7, **changes)
+    scaler = torch.load(tmp_path / 'run' / 'iter_6.pth', weights_only=True)['optimizer']['loss_scaler']
+    assert scaler['scale'] < 2.0**24
+    rest, resumed = train(images, tmp_path / 'run', resume=True, **changes)
+    assert rest == {step: losses[step] for step in range(6, STEPS)}
+    assert_identical(resumed, weights)
 
 
 def test_resumes_exactly_from_tar_files(images, tmp_path):

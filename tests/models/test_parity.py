@@ -34,8 +34,14 @@ def relative(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return ((ours - reference).norm() / reference.norm()).item()
 
 
-def assert_same(ours: torch.nn.Module, loss: torch.Tensor, reference_loss: torch.Tensor, gradients: dict) -> None:
-    tolerance = TOLERANCE[loss.dtype]
+def assert_same(
+    ours: torch.nn.Module,
+    loss: torch.Tensor,
+    reference_loss: torch.Tensor,
+    gradients: dict,
+    tolerance: float | None = None,
+) -> None:
+    tolerance = tolerance or TOLERANCE[loss.dtype]
     assert relative(loss, reference_loss) < tolerance
     trainable = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
     assert trainable.keys() == gradients.keys()
@@ -68,6 +74,34 @@ def test_mmpretrain(build_tiny, dtype, norm_pix, monkeypatch):
     reference_loss = reference.loss(images, [])['loss']
     reference_loss.backward()
     assert_same(ours, loss, reference_loss, {n: p.grad for n, p in reference.named_parameters() if p.requires_grad})
+
+
+@pytest.mark.parametrize('mode', ['compiled', 'mask', 'checkpointed', 'bfloat16', 'all'])
+def test_mmpretrain_in_every_mode(build_tiny, mode, monkeypatch):
+    """However the step is run; under bfloat16 autocast of both sides within 3e-2, as each rounds in its own places."""
+    with_cp = mode in ('checkpointed', 'all')
+    bfloat16 = mode in ('bfloat16', 'all')
+    ours = randomised(build_tiny(backbone=dict(with_cp=with_cp), neck=dict(with_cp=with_cp)))
+    reference = mmpretrains(True)
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    images, noise = images_and_noise(torch.float32)
+    given = dict(noise=noise)
+    if mode in ('mask', 'all'):
+        # A mask is the noise that keeps its visible patches in raster order.
+        noise = (noise.argsort(dim=1).argsort(dim=1) >= 4).float()
+        given = dict(mask=noise)
+    if mode in ('compiled', 'all'):
+        torch.compiler.reset()
+        ours.compile(fullgraph=True, backend='aot_eager')
+    with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        loss = ours.loss(images, **given)['loss']
+        monkeypatch.setattr(torch, 'rand', lambda *args, **kwargs: noise)
+        reference_loss = reference.loss(images, [])['loss']
+    loss.backward()
+    reference_loss.backward()
+    assert (ours._compiled is not None) == (mode in ('compiled', 'all'))
+    gradients = {n: p.grad for n, p in reference.named_parameters() if p.requires_grad}
+    assert_same(ours, loss, reference_loss, gradients, 3e-2 if bfloat16 else None)
 
 
 def test_noise_is_one_torch_rand(build_tiny):

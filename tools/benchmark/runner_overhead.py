@@ -185,7 +185,7 @@ def reads_per_step(args: argparse.Namespace) -> dict[str, float]:
 
 
 def time_of_optimizer(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
-    """Seconds of AdamW's step: merged groups and fused, merged groups, and a group per tensor."""
+    """Host seconds of AdamW's step: merged groups and fused, or a group per tensor."""
     sides = {
         'merged groups, fused': build('mae_plugin', ARCHS[args.optimizer_arch], device, False),
         'a group per tensor': build('mmpretrain', ARCHS[args.optimizer_arch], device, False),

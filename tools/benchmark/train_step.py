@@ -20,7 +20,7 @@ from report import circumstances, synchronize, write_json
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sides import ARCHS, SIDES, Side, build
+from sides import ARCHS, GRAPHS, SIDES, Side, build
 
 LOG = Console(stderr=True)
 
@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time MAE's training step in every implementation.")
     parser.add_argument('--arch', choices=list(ARCHS), nargs='+', help='encoders; all that the device has room for')
     parser.add_argument('--batch', type=int, nargs='+', help='images a step')
-    parser.add_argument('--sides', choices=list(SIDES), nargs='+', default=list(SIDES), help='implementations')
+    sides = [name for name in SIDES if name != GRAPHS or torch.cuda.is_available()]
+    parser.add_argument('--sides', choices=sides, nargs='+', default=sides, help='implementations')
     parser.add_argument('--rounds', type=int, default=5, help='turns of every side')
     parser.add_argument('--seconds', type=float, default=3.0, help='length of a turn; at least one step')
     parser.add_argument('--threads', type=int, help="CPU threads; torch's default if left out")
@@ -80,6 +81,17 @@ class Turns:
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() - before + self.own_memory)
 
 
+def warmed_up(name: str, key: str, images: torch.Tensor, compiled: bool) -> Turns:
+    """Builds a side and lets it take its first steps."""
+    device = images.device
+    before = torch.cuda.memory_allocated() if device.type == 'cuda' else 0
+    side = build(name, ARCHS[key], device, compiled)
+    for _ in range(3 if device.type == 'cuda' else 1):
+        side.step(images)
+    synchronize(device)
+    return Turns(side, torch.cuda.memory_allocated() - before if device.type == 'cuda' else 0)
+
+
 def measure(args: argparse.Namespace, key: str, batch: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Times every side on one encoder and batch size, and counts its FLOPs."""
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, device=device)
@@ -87,30 +99,30 @@ def measure(args: argparse.Namespace, key: str, batch: int, device: torch.device
     with Progress(console=LOG) as progress:
         work = progress.add_task(f'{ARCHS[key].name}, batch {batch}', total=len(args.sides) * (args.rounds + 1))
         for name in args.sides:
-            before = torch.cuda.memory_allocated() if device.type == 'cuda' else 0
             try:
-                side = build(name, ARCHS[key], device, device.type == 'cuda' and not args.no_compile)
-                for _ in range(3 if device.type == 'cuda' else 1):
-                    side.step(images)
-                synchronize(device)
-                own = torch.cuda.memory_allocated() - before if device.type == 'cuda' else 0
-                turns[name] = Turns(side, own)
+                turns[name] = warmed_up(name, key, images, device.type == 'cuda' and not args.no_compile)
             except (ImportError, torch.OutOfMemoryError) as error:
                 LOG.print(f'{name} is left out: {str(error).splitlines()[0]}')
             progress.advance(work)
-        order = list(turns.values())
         for _ in range(args.rounds):
             # A side pays for what the one before it left behind, so that one must not always be the same.
-            random.shuffle(order)
-            for turn in order:
-                turn.take(images, args.seconds)
+            for name in random.sample(list(turns), len(turns)):
+                try:
+                    turns[name].take(images, args.seconds)
+                except torch.OutOfMemoryError as error:
+                    # The sides that came after it take room too; fewer --sides leave more.
+                    LOG.print(f'{name} is left out: {str(error).splitlines()[0]}')
+                    del turns[name]
                 progress.advance(work)
+    if not turns:
+        raise SystemExit(f'no side has room for {batch} images; give a smaller --batch')
+    reference = next(iter(turns.values()))
     return {
         name: dict(
             step_s=statistics.median(turn.times),
             spread=(max(turn.times) - min(turn.times)) / statistics.median(turn.times),
             # Paired within a round, so that the machine's drift hits both sides of a ratio.
-            ratio=statistics.median(t / o for t, o in zip(turn.times, turns[args.sides[0]].times, strict=True)),
+            ratio=statistics.median(t / o for t, o in zip(turn.times, reference.times, strict=True)),
             images_s=batch / statistics.median(turn.times),
             peak_bytes=turn.peak,
             flops_per_image=count(name, ARCHS[key]),
