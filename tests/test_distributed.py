@@ -82,7 +82,7 @@ def test_bad_days(tmp_path):
 
     # Another number of processes goes on with updates of the same size.
     last = stopped['iter'] // 2 + 1
-    left = ['--resume', '--batch-size', 4, '--accumulate', 2, *options, f'train_cfg.max_epochs={last}']
+    left = ['--resume', *options, f'train_cfg.max_epochs={last}']
     launch('dist_train.sh', PRETRAIN, 1, *folders, *left)
     meta = torch.load(work_dir / f'epoch_{last}.pth', weights_only=True)['meta']
     assert (meta['epoch'], meta['iter'], meta['batch']) == (last, 4 * last, [1, 4, 2, 1])

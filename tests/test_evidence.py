@@ -98,6 +98,16 @@ def test_tables_and_curves(tmp_path, capsys):
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'pretraining.png', 'accuracy.png'}
 
 
+def test_the_page_says_what_the_logs_say(capsys):
+    evidence_tables.print_tables(ROOT / 'docs/results/mini')
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(('| ', 'MAE'))]
+    page = (ROOT / 'docs/results.md').read_text()
+    assert len(printed) > 20
+    for line in printed:
+        assert line in page
+    assert next(line for line in printed if line.startswith('MAE')) in (ROOT / 'README.md').read_text()
+
+
 def test_one_run_by_the_command(tmp_path, monkeypatch, capsys):
     def printed(*arguments):
         monkeypatch.setattr(sys, 'argv', ['evidence.py', *map(str, arguments)])

@@ -5,7 +5,7 @@ python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 
 import argparse
 
-from mae_plugin.engine.batch import fit_batch
+from mae_plugin.engine.batch import fit_batch, keep_batch
 from mae_plugin.engine.launch import (
     SetupErrors,
     add_common_arguments,
@@ -75,6 +75,8 @@ def main() -> None:
 
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_checkpoint(cfg.get('load_from'), 'to load')
+        if args.resume and args.batch_size is None and args.accumulate is None:
+            keep_batch(cfg)
         if args.pretrained:
             replace_pretrained(cfg, args.pretrained)
         for _, path in pretrained_weights(cfg.model):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+
+from ..checkpoints.loading import read_checkpoint
 
 # Where each launcher says how many processes it has started.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -107,7 +110,7 @@ def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> No
     """
     if batch_size is None and accumulate is None:
         return
-    gpus = int(os.environ.get(_WORLD_SIZE.get(cfg.launcher, ''), 1))
+    gpus = _gpus(cfg)
     if batch_size is None or accumulate is None:
         name, given = ('--accumulate', accumulate) if batch_size is None else ('--batch-size', batch_size)
         recipe = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
@@ -129,6 +132,30 @@ def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> No
         raise ValueError(f'--batch-size {batch_size} and --accumulate {accumulate} must be at least 1')
     cfg.train_dataloader.batch_size = batch_size
     cfg.optim_wrapper.accumulative_counts = accumulate
+
+
+def keep_batch(cfg: Config) -> None:
+    """Lets a run that goes on have as many images an update as before, on any number of GPUs.
+
+    A GPU takes what the config says in one step, or the next smaller number that comes out even, and steps are added
+    up. Where GPUs cannot share the images evenly the config stays, and resuming refuses it.
+    """
+    pointer = Path(cfg.work_dir, 'last_checkpoint')
+    checkpoint = cfg.get('load_from') or (pointer.read_text().strip() if pointer.is_file() else '')
+    try:
+        before = EffectiveBatch(*read_checkpoint(checkpoint, 'meta')['meta']['batch'])
+    # A run of mmengine's own, or nothing to resume, which is said where it is resumed.
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    own, rest = divmod(before.total, _gpus(cfg))
+    if not rest:
+        most = min(own, cfg.train_dataloader.batch_size)
+        cfg.train_dataloader.batch_size = next(size for size in range(most, 0, -1) if own % size == 0)
+        cfg.optim_wrapper.accumulative_counts = own // cfg.train_dataloader.batch_size
+
+
+def _gpus(cfg: Config) -> int:
+    return int(os.environ.get(_WORLD_SIZE.get(cfg.launcher, ''), 1))
 
 
 def _number(value: float) -> str:

@@ -3,8 +3,9 @@
 import copy
 
 import pytest
+import torch
 from mae_plugin.engine import batch as module
-from mae_plugin.engine.batch import EffectiveBatch, fit_batch
+from mae_plugin.engine.batch import EffectiveBatch, fit_batch, keep_batch
 from mmengine.config import Config
 
 from ..conftest import FINETUNE, LINEAR, PRETRAIN, ROOT
@@ -109,6 +110,32 @@ def test_another_number_of_gpus():
     assert checkpoint['param_schedulers'][0] == dict(by_epoch=False, _global_step=624, last_step=624)
     assert checkpoint['param_schedulers'][1]['_global_step'] == 1
     EffectiveBatch(8, 512, 1).take_over(dict(meta=dict(iter=1)))
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'batch', 'wanted'),
+    [
+        (4, [8, 512, 1, 1], (512, 2)),
+        (16, [8, 512, 1, 1], (256, 1)),
+        (8, [8, 512, 1, 1], (512, 1)),
+        (24, [8, 768, 1, 1], (256, 1)),
+        (5, [10, 300, 2, 1], (400, 3)),
+        # Refused when the checkpoint is loaded.
+        (6, [8, 512, 1, 1], (512, 1)),
+        # Not of this plugin's loops.
+        (4, None, (512, 1)),
+    ],
+)
+def test_resuming_keeps_the_batch(monkeypatch, tmp_path, gpus, batch, wanted):
+    monkeypatch.setenv('WORLD_SIZE', str(gpus))
+    torch.save(dict(meta=dict(iter=1, **({'batch': batch} if batch else {}))), tmp_path / 'a.pth')
+    cfg = config()
+    cfg.work_dir = str(tmp_path)
+    keep_batch(cfg)
+    assert cfg.train_dataloader.batch_size == 512, 'there is nothing to resume'
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'a.pth'))
+    keep_batch(cfg)
+    assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)) == wanted
 
 
 @pytest.mark.parametrize(
