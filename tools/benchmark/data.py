@@ -23,7 +23,7 @@ import torch
 from mae_plugin.data.decode import EncodedImage
 from mae_plugin.data.folder import scan_folder
 from mae_plugin.data.prepare import Plan, prepare
-from mmengine.dataset import default_collate
+from mmengine.dataset import pseudo_collate
 from mmpretrain.registry import DATASETS
 from PIL import Image
 from report import circumstances, write_json
@@ -134,7 +134,7 @@ def dali(paths: list[str]) -> Pass:
 def endless_batches(images: torch.utils.data.Dataset, workers: int, batch: int) -> Iterator[list]:
     """Batches of a data loader, one epoch after the other without a pause between."""
     sampler = RandomSampler(images, replacement=True, num_samples=10**9)
-    return iter(DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=default_collate))
+    return iter(DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate))
 
 
 def time_passes(sides: dict[str, Pass], rounds: int, what: str) -> dict[str, list[float]]:
