@@ -100,15 +100,14 @@ def print_tables(folder: Path) -> None:
     print_table('top-1 %', headline(logs))
     if said := gain(logs):
         print(f'\n{said}')
-    print_table(
-        'from scratch, other schedules',
-        [
-            row('as above, first seed', TOP1, logs, ['scratch-0']),
-            row('half the epochs', TOP1, logs, ['scratch-half']),
-            row('half the epochs, half the learning rate', TOP1, logs, ['scratch-half-rate-0.5']),
-            row('half the epochs, twice the learning rate', TOP1, logs, ['scratch-half-rate-2']),
-        ],
-    )
+    others = [
+        row('half the epochs', TOP1, logs, ['scratch-half']),
+        row('half the epochs, half the learning rate', TOP1, logs, ['scratch-half-rate-0.5']),
+        row('half the epochs, twice the learning rate', TOP1, logs, ['scratch-half-rate-2']),
+    ]
+    if any(others):
+        others.insert(0, row('as above, first seed', TOP1, logs, ['scratch-0']))
+    print_table('from scratch, other schedules', others)
     rows = [row('100 %, from scratch', TOP1, logs, ['scratch-0'])]
     rows += [row('100 %, MAE, fine-tuned', TOP1, logs, ['pretrain-0', 'finetune-0'])]
     for percent in (10, 1):
