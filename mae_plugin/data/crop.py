@@ -157,8 +157,8 @@ class LoadRandomCrop(_LoadCrop):
         flip = torch.rand(1).item() < self.flip_prob
         img = self._resize(size, pixels, box, self.scale)
         if flip:
-            # numpy would copy byte by byte.
-            img = torch.from_numpy(img).flip(1).numpy()
+            # numpy would copy byte by byte, and torch turns signed integers of every size, not all unsigned ones.
+            img = torch.from_numpy(img.view(f'i{img.itemsize}')).flip(1).numpy().view(img.dtype)
             results['flip_direction'] = 'horizontal'
         results.update(img=img, img_shape=img.shape[:2], ori_shape=size, flip=flip)
         return results

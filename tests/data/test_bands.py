@@ -113,7 +113,9 @@ def test_what_is_no_image():
 
 
 @pytest.mark.parametrize('kind', ['LoadRandomCrop', 'LoadCenterCrop'])
-@pytest.mark.parametrize(('dtype', 'bands'), [('uint16', 13), ('float32', 2), ('int16', 1), ('uint8', 4)])
+@pytest.mark.parametrize(
+    ('dtype', 'bands'), [('uint16', 13), ('uint32', 1), ('float32', 2), ('int16', 1), ('uint8', 4)]
+)
 def test_crops_keep_bands_and_type(tmp_path, kind, dtype, bands):
     """Every band is cut, resized and flipped as it would be alone, and lies in the range of its values."""
     pixels = RANDOM.integers(0, 30000 if dtype != 'uint8' else 256, (60, 50, bands)).astype(dtype)
