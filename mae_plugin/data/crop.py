@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -214,18 +213,14 @@ def resize(
         share = resize(empty[..., None].astype(np.float32), size, interpolation)[..., 0]
         out[np.abs(share) > 1e-6] = nodata
         return out
-    # Tensors have no negative strides.
-    img = np.ascontiguousarray(img) if min(img.strides) < 0 else img
-    tensor = torch.from_numpy(img if img.dtype in (np.uint8, np.float32) else img.astype(np.float32))
-    out = interpolate(tensor.permute(2, 0, 1)[None], size=size, mode=interpolation, antialias=True)
-    out = _channels_last(out[0].numpy())
+    if img.dtype == np.uint8:
+        # What torch knows as channels_last: its integer kernel reads and writes pixels in this order, without a copy.
+        tensor = torch.from_numpy(np.ascontiguousarray(img))[None].permute(0, 3, 1, 2)
+    else:
+        tensor = torch.from_numpy(np.ascontiguousarray(img, np.float32)).permute(2, 0, 1)[None]
+    out = interpolate(tensor, size=size, mode=interpolation, antialias=True)
+    out = out[0].permute(1, 2, 0).contiguous().numpy()
     if np.issubdtype(img.dtype, np.integer) and out.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
         out = out.round().clip(limits.min, limits.max)
     return out.astype(img.dtype, copy=False)
-
-
-def _channels_last(planes: np.ndarray) -> np.ndarray:
-    """(C, H, W) -> (H, W, C), contiguous."""
-    # OpenCV weaves colours ten times faster than numpy, which copies byte by byte; its limits for others vary.
-    return cv2.merge([*planes]) if len(planes) == 3 else np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -56,8 +56,9 @@ class EncodedImage:
         limit = Image.MAX_IMAGE_PIXELS
         if limit and height * width > 2 * limit:
             raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
-        # The tag lies in a segment near the start; asking Pillow takes longer than this glance.
-        exif = Image.open(BytesIO(data)).getexif() if data.find(b'Exif\0\0', 0, 65536) >= 0 else {}
+        # The tag lies before the first scan, or the scan of its own thumbnail; Pillow takes longer than this glance.
+        has_exif = data.find(b'Exif\0\0', 0, data.find(b'\xff\xda')) >= 0
+        exif = Image.open(BytesIO(data)).getexif() if has_exif else {}
         self._orientation = exif.get(_ORIENTATION, 1)
         if self._orientation in _TRANSPOSED:
             self.size = width, height

@@ -3,8 +3,8 @@
 python tools/benchmark/data.py PHOTOGRAPHS
 
 PHOTOGRAPHS is a folder of JPEG files. Tar files prepared from it at 256 px, and files of 12 megapixels that are mosaics
-of it, are made in a temporary folder. Two tables: a core by itself, and data loaders of 1 worker and more. DALI takes
-part where it is installed.
+of it, are made in a temporary folder; so are files of 12 megapixels of the large photographs that --large names. Tables
+of a core by itself, and of data loaders of 1 worker and more. DALI takes part where it is installed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from mae_plugin.data.decode import EncodedImage
 from mae_plugin.data.folder import scan_folder
 from mae_plugin.data.prepare import Plan, prepare
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import default_collate
 from mmpretrain.registry import DATASETS
-from PIL import Image
+from PIL import Image, ImageOps
 from report import circumstances, write_json
 from rich.console import Console
 from rich.progress import track
@@ -35,7 +35,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 LOG = Console(stderr=True)
-SIZE, RATIOS = 224, (0.2, 1.0)
+SIZE, RATIOS, LARGE = 224, (0.2, 1.0), (4000, 3000)
 STOCK = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=SIZE, crop_ratio_range=RATIOS, backend='pillow', interpolation='bicubic'),
@@ -49,18 +49,38 @@ Pass = Callable[[], int]
 _ENDED: list = []
 
 
-def mosaics(folder: Path, photographs: list[str], number: int = 8, size: tuple[int, int] = (4000, 3000)) -> list[str]:
-    """Files of 12 megapixels with the detail of real photographs: as many of those as it takes, side by side."""
+def mosaics(photographs: list[str], number: int = 8) -> Iterator[Image.Image]:
+    """Images of 12 megapixels with more detail than a camera's: as many photographs as it takes, side by side."""
     generator = np.random.default_rng(0)
-    paths = [str(folder / f'{i}.jpg') for i in range(number)]
-    for path in track(paths, description='mosaics', console=LOG):
-        whole = Image.new('RGB', size)
-        for left in range(0, size[0], 400):
-            for top in range(0, size[1], 300):
+    for _ in range(number):
+        whole = Image.new('RGB', LARGE)
+        for left in range(0, LARGE[0], 400):
+            for top in range(0, LARGE[1], 300):
                 with Image.open(photographs[generator.integers(len(photographs))]) as photograph:
                     whole.paste(photograph.convert('RGB').resize((400, 300)), (left, top))
-        whole.save(path, quality=90)
+        yield whole
+
+
+def enlarged(photographs: list[str]) -> Iterator[Image.Image]:
+    """Photographs of about 12 megapixels, of exactly 12."""
+    for path in photographs:
+        with Image.open(path) as photograph:
+            yield ImageOps.fit(photograph.convert('RGB'), LARGE)
+
+
+def save(images: Iterator[Image.Image], folder: Path) -> list[str]:
+    """Saves images as a camera would, in one scan."""
+    folder.mkdir()
+    paths = []
+    for image in track(images, description=folder.name, console=LOG):
+        paths.append(str(folder / f'{len(paths)}.jpg'))
+        image.save(paths[-1], quality=90)
     return paths
+
+
+def photographs_of(folder: str) -> list[str]:
+    """Paths of all images in a folder."""
+    return [os.path.join(folder, name) for name in scan_folder(folder)[0]]
 
 
 def dataset(kind: str, root: str, pack: bool = False, **crop) -> torch.utils.data.Dataset:
@@ -134,7 +154,7 @@ def dali(paths: list[str]) -> Pass:
 def endless_batches(images: torch.utils.data.Dataset, workers: int, batch: int) -> Iterator[list]:
     """Batches of a data loader, one epoch after the other without a pause between."""
     sampler = RandomSampler(images, replacement=True, num_samples=10**9)
-    return iter(DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate))
+    return iter(DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=default_collate))
 
 
 def time_passes(sides: dict[str, Pass], rounds: int, what: str) -> dict[str, list[float]]:
@@ -203,6 +223,7 @@ def differences(paths: list[str], reduce: bool = False) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Measure how fast photographs become crops.')
     parser.add_argument('photographs', help='folder of JPEG files')
+    parser.add_argument('--large', help='folder of photographs of about 12 megapixels')
     parser.add_argument('--rounds', type=int, default=9, help='turns of every side')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), help='largest number of data-loader workers')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
@@ -210,13 +231,14 @@ def main() -> None:
     torch.set_num_threads(1)
     where = circumstances(torch.device('cpu'))
     print(', '.join(f'{name} {value}' for name, value in where.items()))
-    paths = [os.path.join(args.photographs, name) for name in scan_folder(args.photographs)[0]]
+    paths = photographs_of(args.photographs)
     figures: dict = {}
     with tempfile.TemporaryDirectory() as folder:
-        shards, large = os.path.join(folder, 'shards'), Path(folder, 'large')
-        large.mkdir()
+        shards = os.path.join(folder, 'shards')
         prepare(Plan(args.photographs, size=256), shards)
-        large_paths = mosaics(large, paths)
+        large = {'mosaics of 12 MP': save(mosaics(paths), Path(folder, 'mosaics'))}
+        if args.large:
+            large['photographs of 12 MP'] = save(enlarged(photographs_of(args.large)), Path(folder, 'large'))
 
         ours = functools.partial(dataset, 'ours')
         small = {
@@ -225,20 +247,25 @@ def main() -> None:
             'mae_plugin, prepared at 256 px': through(ours(shards)),
             'torchvision v2': torchvision(paths),
         }
-        big = {
-            'mmpretrain': through(dataset('stock', str(large))),
-            'mae_plugin': through(ours(str(large))),
-            'mae_plugin, reduce=True': through(ours(str(large), reduce=True)),
-            'torchvision v2': torchvision(large_paths),
-        }
         try:
-            small['DALI'], big['DALI'] = dali(paths), dali(large_paths)
+            small['DALI'] = dali(paths)
         except ImportError:
             print('DALI is not installed')
         figures['core'] = time_passes(small, args.rounds, 'photographs')
         show(f'one core, {len(paths)} photographs', figures['core'], 'mmpretrain')
-        figures['core, 12 MP'] = time_passes(big, args.rounds, '12 megapixels')
-        show('one core, files of 12 megapixels', figures['core, 12 MP'], 'mmpretrain')
+        for name, files in large.items():
+            root = os.path.dirname(files[0])
+            big = {
+                'mmpretrain': through(dataset('stock', root)),
+                'mae_plugin': through(ours(root)),
+                'mae_plugin, reduce=True': through(ours(root, reduce=True)),
+                'torchvision v2': torchvision(files),
+            }
+            if 'DALI' in small:
+                big['DALI'] = dali(files)
+            bits = statistics.mean(os.path.getsize(path) for path in files) * 8 / (LARGE[0] * LARGE[1])
+            rates = figures[f'core, {name}'] = time_passes(big, args.rounds, name)
+            show(f'one core, {len(files)} {name}, {bits:.1f} bits a pixel', rates, 'mmpretrain')
 
         roots = {
             'mmpretrain': ('stock', args.photographs),
@@ -252,11 +279,10 @@ def main() -> None:
         table = Table(title="whole images resized, beside Pillow's bicubic, in levels of 255")
         for head in ('', 'mean', 'pixels off by more than 2', 'greatest'):
             table.add_column(head, justify='right' if head else 'left')
-        for name, found in (
-            ('photographs', differences(paths)),
-            ('12 megapixels', differences(large_paths)),
-            ('12 megapixels, reduced', differences(large_paths, reduce=True)),
-        ):
+        compared = {'photographs': differences(paths)}
+        for name, files in large.items():
+            compared |= {name: differences(files), f'{name}, reduced': differences(files, reduce=True)}
+        for name, found in compared.items():
             figures[f'difference, {name}'] = found
             table.add_row(name, f'{found["mean"]:.3f}', f'{found["more_than_2"]:.4%}', str(found['greatest']))
         Console(width=100).print(table)
