@@ -42,7 +42,8 @@ class SkippedImages:
 
     def count(self) -> None:
         """Notes that an image is asked for."""
-        self._asked[self._slot()] += 1
+        # By way of numpy, which is faster at one number.
+        self._asked.numpy()[self._slot()] += 1
 
     def skip(self, path: str, reason: Exception) -> None:
         """Notes that an image is skipped; one line in the log for each path.
