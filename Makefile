@@ -4,6 +4,7 @@ PYTHON  ?= python3
 DATA    ?=
 MINUTES ?= 5
 OUT     ?= work_dirs/demo
+JOBS    ?= 2
 
 # Each stack is pinned in full, so nothing is resolved; torch then brings the CUDA libraries that it pins itself.
 define install_stack
@@ -13,6 +14,11 @@ define install_stack
 	$(1)/bin/uv pip install --quiet --python $(1)/bin/python torch torchvision
 	$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --editable .
 	touch $(1)/.ready
+endef
+
+# A file's tests share what they train, so they stay in one process; a process has one thread, as there are several.
+define pytest
+	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(JOBS) --dist loadscope -m "$(2)"
 endef
 
 .PHONY: env env-onedl demo test test-slow lint format
@@ -30,8 +36,8 @@ demo: env
 	.venv/bin/python tools/demo.py --minutes $(MINUTES) --out $(OUT) $(if $(DATA),--data "$(DATA)")
 
 test: env env-onedl lint
-	.venv/bin/python -m pytest -m "not slow"
-	.venv-onedl/bin/python -m pytest -m "not slow and not openmmlab_only"
+	$(call pytest,.venv,not slow)
+	$(call pytest,.venv-onedl,not slow and not openmmlab_only)
 
 test-slow: env
 	.venv/bin/python -m pytest -m slow

@@ -48,7 +48,7 @@ setup(
         'demo': ['elpv-dataset>=1.0.0'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
         'parquet': ['pyarrow'],
-        'test': ['pytest', 'pytest-timeout', 'ruff', 'scikit-learn', 'timm>=1', 'transformers>=5'],
+        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'ruff', 'scikit-learn', 'timm>=1', 'transformers>=5'],
     },
     cmdclass={'build_py': BuildWithConfigs},
 )

@@ -118,9 +118,9 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
     runs += [run for pair in pairs[1:] for run in pair]
     recipe = _config(size.scratch)
     rate, half = recipe.optim_wrapper.optimizer.lr, {EPOCHS: recipe.train_cfg.max_epochs // 2}
-    runs += [Run('scratch-half', size.scratch, options=half)]
-    for factor in (0.5, 2):
-        runs.append(Run(f'scratch-half-rate-{factor:g}', size.scratch, options={**half, RATE: rate * factor}))
+    schedules = {'rate-0.5': {RATE: rate / 2}, 'half': half}
+    schedules |= {f'half-rate-{factor:g}': {**half, RATE: rate * factor} for factor in (0.5, 2)}
+    runs += [Run(f'scratch-{name}', size.scratch, options=options) for name, options in schedules.items()]
     return runs
 
 

@@ -101,6 +101,7 @@ def print_tables(folder: Path) -> None:
     if said := gain(logs):
         print(f'\n{said}')
     others = [
+        row('half the learning rate', TOP1, logs, ['scratch-rate-0.5']),
         row('half the epochs', TOP1, logs, ['scratch-half']),
         row('half the epochs, half the learning rate', TOP1, logs, ['scratch-half-rate-0.5']),
         row('half the epochs, twice the learning rate', TOP1, logs, ['scratch-half-rate-2']),
