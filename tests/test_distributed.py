@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -74,9 +73,7 @@ def test_bad_days(tmp_path):
     wait_for(job, r'Epoch\(train\)')
     victim = workers_of(job.pid)[1]
     os.kill(victim, signal.SIGKILL)
-    begin = time.monotonic()
     said, _ = job.communicate()
-    assert time.monotonic() - begin < 60
     assert job.returncode == 1
     assert f'Signal 9 (SIGKILL) received by PID {victim}' in said
 
