@@ -56,9 +56,8 @@ class EncodedImage:
         limit = Image.MAX_IMAGE_PIXELS
         if limit and height * width > 2 * limit:
             raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
-        # The tag lies before the first scan, or the scan of its own thumbnail; Pillow takes longer than this glance.
-        has_exif = data.find(b'Exif\0\0', 0, data.find(b'\xff\xda')) >= 0
-        exif = Image.open(BytesIO(data)).getexif() if has_exif else {}
+        # Pillow takes longer than a glance.
+        exif = Image.open(BytesIO(data)).getexif() if _may_have_exif(data) else {}
         self._orientation = exif.get(_ORIENTATION, 1)
         if self._orientation in _TRANSPOSED:
             self.size = width, height
@@ -106,6 +105,18 @@ class EncodedImage:
             return np.array(image.convert('L'))[..., None]
         pixels = np.asarray(image.convert('RGB'))
         return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
+
+
+def _may_have_exif(jpeg: bytes) -> bool:
+    """Whether one of the segments before the first scan holds Exif, or these cannot be followed."""
+    place = 2
+    while jpeg[place : place + 1] == b'\xff':
+        if jpeg[place + 1 : place + 2] == b'\xda':
+            return False
+        if jpeg[place + 4 : place + 10] == b'Exif\0\0':
+            return True
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], 'big')
+    return True
 
 
 def _rgb_jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:

@@ -83,6 +83,18 @@ def test_16_bits(kind):
     assert (out[:, :24] == 128).all() and (out[:, 24:] == 255).all()
 
 
+@pytest.mark.parametrize('before', [b'\xff\xda' * 9, b'\0' * 65000], ids=['like a scan', 'long'])
+def test_rotation_behind_other_segments(before):
+    """Colour profiles, say, may come before the Exif, hold any bytes, and be long."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(colours(), 'JPEG', exif=exif)
+    segment = b'\xff\xe2' + (len(before) + 2).to_bytes(2, 'big') + before
+    behind = data[:2] + segment * 2 + data[2:]
+    np.testing.assert_array_equal(EncodedImage(behind).pixels(), EncodedImage(data).pixels())
+    assert EncodedImage(behind).size == colours().size
+
+
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WebP', 'TIFF'])
 def test_rotation(kind, orientation):
