@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import mmcv
 import numpy as np
@@ -16,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from . import functional as F
 from .fit import fit_encoder, remember_grid
 from .initialize import initialize_as_official
+
+OutType = Literal['raw', 'cls_token', 'featmap', 'avg_featmap']
 
 
 class MAEViT(VisionTransformer):
@@ -63,7 +66,7 @@ class MAEViT(VisionTransformer):
         drop_path_rate: float = 0.0,
         norm_cfg: dict = dict(type='LN', eps=1e-6),
         final_norm: bool = True,
-        out_type: str = 'raw',
+        out_type: OutType = 'raw',
         interpolate_mode: str = 'bicubic',
         patch_cfg: dict = dict(),
         layer_cfgs: Sequence[dict] | dict = dict(),

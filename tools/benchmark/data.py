@@ -1,6 +1,6 @@
 """How fast photographs become crops: mmpretrain's pipeline, this plugin's, torchvision's and DALI's, in turns.
 
-python tools/benchmark/data.py PHOTOGRAPHS
+python tools/benchmark/data.py PHOTOGRAPHS [--large LARGE_PHOTOGRAPHS]
 
 PHOTOGRAPHS is a folder of JPEG files. Tar files prepared from it at 256 px, and files of 12 megapixels that are mosaics
 of it, are made in a temporary folder; so are files of 12 megapixels of the large photographs that --large names. Tables
@@ -61,7 +61,7 @@ def mosaics(photographs: list[str], number: int = 8) -> Iterator[Image.Image]:
         yield whole
 
 
-def enlarged(photographs: list[str]) -> Iterator[Image.Image]:
+def fitted(photographs: list[str]) -> Iterator[Image.Image]:
     """Photographs of about 12 megapixels, of exactly 12."""
     for path in photographs:
         with Image.open(path) as photograph:
@@ -238,7 +238,7 @@ def main() -> None:
         prepare(Plan(args.photographs, size=256), shards)
         large = {'mosaics of 12 MP': save(mosaics(paths), Path(folder, 'mosaics'))}
         if args.large:
-            large['photographs of 12 MP'] = save(enlarged(photographs_of(args.large)), Path(folder, 'large'))
+            large['photographs of 12 MP'] = save(fitted(photographs_of(args.large)), Path(folder, 'large'))
 
         ours = functools.partial(dataset, 'ours')
         small = {

@@ -118,8 +118,12 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
     runs += [run for pair in pairs[1:] for run in pair]
     recipe = _config(size.scratch)
     rate, half = recipe.optim_wrapper.optimizer.lr, {EPOCHS: recipe.train_cfg.max_epochs // 2}
-    schedules = {'rate-0.5': {RATE: rate / 2}, 'half': half}
-    schedules |= {f'half-rate-{factor:g}': {**half, RATE: rate * factor} for factor in (0.5, 2)}
+    schedules = {
+        'rate-0.5': {RATE: rate * 0.5},
+        'half': half,
+        'half-rate-0.5': {**half, RATE: rate * 0.5},
+        'half-rate-2': {**half, RATE: rate * 2},
+    }
     runs += [Run(f'scratch-{name}', size.scratch, options=options) for name, options in schedules.items()]
     return runs
 
