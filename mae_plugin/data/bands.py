@@ -6,25 +6,9 @@ from io import BytesIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_NUMPY = b'\x93NUMPY'
-_PNG = b'\x89PNG\r\n\x1a\n'
-
-
-def open_image(data: bytes) -> Image.Image:
-    """Opens the content of a file with Pillow, turned as EXIF says.
-
-    Raises:
-        ValueError: if Pillow does not know its format.
-    """
-    try:
-        return ImageOps.exif_transpose(Image.open(BytesIO(data)))
-    except UnidentifiedImageError:
-        bands = data.startswith((_NUMPY, *_TIFF))
-        hint = "is an array or an image of many bands, which color_type='unchanged' reads"
-        raise ValueError(f'its content {hint if bands else "is in no known image format"}') from None
+from .formats import NUMPY, PNG, TIFF, open_image
+from .limits import check_size
 
 
 def read_bands(data: bytes) -> np.ndarray:
@@ -35,13 +19,14 @@ def read_bands(data: bytes) -> np.ndarray:
     palettes become colours.
 
     Raises:
-        ValueError: if there are more axes than height, width and bands, or more pixels than Pillow takes for an attack.
+        ValueError: if there are more axes than height, width and bands, or the image is too large
+            (:func:`~mae_plugin.data.limits.check_size`).
     """
-    if data.startswith(_NUMPY):
+    if data.startswith(NUMPY):
         pixels = _bands_last(np.load(BytesIO(data), allow_pickle=False))
-    elif data.startswith(_TIFF):
+    elif data.startswith(TIFF):
         pixels = _read_tiff(data)
-    elif data.startswith(_PNG) and data[24] == 16:
+    elif data.startswith(PNG) and data[24] == 16:
         # Pillow has no colour images of 16 bits and drops the lower eight.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None:
@@ -71,9 +56,8 @@ def _read_tiff(data: bytes) -> np.ndarray:
         axes = ''.join(axis for axis, length in lengths.items() if length > 1 or axis in 'YX')
         if len(axes) > 3:
             raise ValueError(f'a TIFF file with the axes {series.axes} {series.shape} is no single image')
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit and file.pages[0].imagewidth * file.pages[0].imagelength > 2 * limit:
-            raise ValueError(f'{series.shape} pixels are more than the {2 * limit} that PIL.Image allows')
+        height, width = file.pages[0].imagelength, file.pages[0].imagewidth
+        check_size(height, width, series.size // max(1, height * width), series.dtype.itemsize)
         pixels = series.asarray().reshape([lengths[axis] for axis in axes])
         return pixels.transpose([axes.index(axis) for axis in 'YXS']) if 'S' in axes else _bands_last(pixels)
 

@@ -9,7 +9,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from .bands import open_image, read_bands
+from .bands import read_bands
+from .formats import open_image
+from .limits import check_size
 
 ChannelOrder = Literal['bgr', 'rgb']
 ColorType = Literal['color', 'grayscale', 'unchanged']
@@ -53,9 +55,7 @@ class EncodedImage:
             self.size = self._decoded[1].shape[:2]
             return
         height, width = self._stored_size
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit and height * width > 2 * limit:
-            raise ValueError(f'{width} x {height} pixels are more than the {2 * limit} that PIL.Image allows')
+        check_size(height, width, bands=1 if is_gray else 3)
         # Pillow takes longer than a glance.
         exif = Image.open(BytesIO(data)).getexif() if _may_have_exif(data) else {}
         self._orientation = exif.get(_ORIENTATION, 1)
