@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from .classes import renumber
 from .folder import IMAGE_EXTENSIONS, index_folder
-from .index import Names
-from .shards import find_shards, index_shards, read_member
+from .image_list import ImageList
+from .shards import find_shards, index_shards
 
 
 class IndexedImages(BaseDataset):
@@ -29,10 +30,14 @@ class IndexedImages(BaseDataset):
         with_label: whether images come with a label, ``gt_label``.
         extensions: endings of image files.
         index_dir: where indices are kept; ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if left out.
-        indices: use the first so many images, or those at these places.
         lazy_init: leave the images to be looked for until they are needed.
-        **kwargs: further arguments of mmpretrain's ``BaseDataset``, such as ``pipeline``, and ``classes``: class
-            names in the order of their numbers, or a file with one in a line.
+        serialize_data: accepted for mmengine's sake; the index takes no memory that would be worth it.
+        **kwargs: further arguments of mmpretrain's ``BaseDataset``, such as ``pipeline``, ``indices`` (the first so
+            many images, the last if negative, or those at these positions) and ``classes``: class names in the order
+            of their numbers, or a file with one in a line.
+
+    Attributes:
+        has_given_classes: whether the class names come from an argument, and not from the images.
 
     Raises:
         FileNotFoundError: if there is no such folder, no image in it, or not one that ``ann_file`` names.
@@ -47,115 +52,120 @@ class IndexedImages(BaseDataset):
         with_label: bool = False,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
         index_dir: str | None = None,
-        indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
+        serialize_data: bool = False,
         **kwargs,
     ) -> None:
         self.with_label = with_label
         self.extensions = tuple(sorted(extension.lower() for extension in extensions))
         self.index_dir = index_dir
-        # Paths of open tar files and what the system calls them.
-        self._open_files: dict[str, int] = {}
         kwargs |= dict(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix)
         super().__init__(**kwargs, lazy_init=True, serialize_data=False)
-        self._indices = indices
+        self.has_given_classes = self.CLASSES is not None
         if not lazy_init:
             self.full_init()
 
-    def full_init(self) -> None:
-        """Opens the index, making it first if need be."""
-        if self._fully_initialized:
-            return
+    def load_data_list(self) -> ImageList:
+        """Opens the index, making it first if need be, and numbers the labels."""
         if not self.img_prefix:
             raise ValueError('data_root and data_prefix are empty; name the folder of the images in one of them')
-        self._source = os.path.normpath(self.img_prefix)
-        self._shards = find_shards(self._source)
-        if self._shards:
-            index = index_shards(self._shards, self.extensions, self.index_dir)
+        source = os.path.normpath(self.img_prefix)
+        shards = find_shards(source)
+        if shards:
+            index = index_shards(shards, self.extensions, self.index_dir)
         else:
-            index = index_folder(self._source, self.extensions, self.index_dir)
-        self._arrays = {name: array.numpy() for name, array in index.arrays.items()}
-        self._names = Names(index.arrays['text'], index.arrays['ends'])
-        if len(self._names) == 0:
-            raise FileNotFoundError(f'there is no image in {self._source} (looked for {", ".join(self.extensions)})')
-        self._places: np.ndarray | None = None
-        self._labels: np.ndarray | None = None
-        self._numbers: dict[str, int] = {}
+            index = index_folder(source, self.extensions, self.index_dir)
+        images = ImageList(source, index, shards)
+        if len(images) == 0:
+            raise FileNotFoundError(f'there is no image in {source} (looked for {", ".join(self.extensions)})')
         if self.ann_file:
-            self._annotate(_read_annotations(self.ann_file, self.with_label))
+            self._annotate(images, _read_annotations(self.ann_file, self.with_label))
         elif self.with_label and index.notes.get('labels'):
-            self._label_by_members(index.notes['labels'])
+            self._label_by_members(images, index.notes['labels'])
         elif self.with_label:
-            self._label_by_folders(index.notes['classes'])
-        if self._indices is not None:
-            places = np.arange(len(self._names)) if self._places is None else self._places
-            self._places = places[: self._indices] if isinstance(self._indices, int) else places[list(self._indices)]
-        self._fully_initialized = True
+            self._label_by_folders(images, index.notes['classes'])
+        return images
 
-    def __len__(self) -> int:
-        self.full_init()
-        return len(self._names) if self._places is None else len(self._places)
+    def number_like(self, classes: Sequence[str], origin: str) -> None:
+        """Numbers the labels by the classes of another dataset, such as that of training (see :func:`renumber`).
 
-    def get_data_info(self, idx: int) -> dict:
-        """What is known of an image before it is decoded.
+        Args:
+            classes: class names in the order of their numbers.
+            origin: whose classes these are, for the error.
 
-        Returns:
-            ``img_path``, ``gt_label`` if asked for, and from tar files ``img_bytes``, or ``img_error`` if these could
-            not be read.
+        Raises:
+            ValueError: if there are images of a class that is not among ``classes``.
         """
-        idx = range(len(self))[idx]
-        place = idx if self._places is None else int(self._places[idx])
-        name = self._names[place]
-        info = dict(sample_idx=idx, img_path=os.path.join(self._source, name))
-        if self._shards:
-            path = self._shards[self._arrays['shard'][place]]
-            info['img_path'] = os.path.join(path, name)
-            offset, size = int(self._arrays['offset'][place]), int(self._arrays['size'][place])
-            try:
-                info['img_bytes'] = read_member(self._open_files, path, offset, size)
-            # Whether a run goes on without it is said where other images are read, in the transform.
-            except (OSError, ValueError) as error:
-                info['img_error'] = error
-        if self.with_label:
-            by_place = self._labels is not None
-            info['gt_label'] = int(self._labels[place]) if by_place else self._numbers[name.partition('/')[0]]
-        return info
+        self.full_init()
+        own = self.CLASSES
+        numbers = dict(enumerate(range(len(classes)))) if own is None else renumber(own, classes)
+        if own is None or len(numbers) < len(own):
+            unknown = sorted(set(np.unique(self.get_gt_labels()).tolist()) - set(numbers))
+            if unknown:
+                names = [number if own is None else own[number] for number in unknown]
+                raise ValueError(
+                    f'{self.img_prefix} has images of the classes {names[:5]}, which are not among the {len(classes)} '
+                    f'of {origin} ({", ".join(classes[:5])}{", …" if len(classes) > 5 else ""}); remove or rename '
+                    'them, or give both datasets the same classes=[…]'
+                )
+        if isinstance(self.data_list, ImageList):
+            self.data_list = self.data_list.relabeled(numbers)
+        else:
+            self.data_list = [info | dict(gt_label=numbers[info['gt_label']]) for info in self.data_list]
+        self._metainfo['classes'] = tuple(classes)
 
-    def _annotate(self, labels: dict[str, str | None]) -> None:
-        places = {self._names[place]: place for place in range(len(self._names))}
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The label of an image as a list of one, without a look at the image."""
+        self.full_init()
+        return [self.data_list.label(idx)] if isinstance(self.data_list, ImageList) else super().get_cat_ids(idx)
+
+    def get_gt_labels(self) -> np.ndarray:
+        """The labels of all images, (N,)."""
+        return np.array([self.get_cat_ids(idx)[0] for idx in range(len(self))], dtype=np.int64)
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> Sequence[dict]:
+        if isinstance(indices, (int, np.integer)):
+            return self.data_list[:indices] if indices >= 0 else self.data_list[indices:]
+        if isinstance(self.data_list, ImageList):
+            return self.data_list.select(indices)
+        return super()._get_unserialized_subset(indices)
+
+    def _annotate(self, images: ImageList, labels: dict[str, str | None]) -> None:
+        places = {images.names[place]: place for place in range(len(images.names))}
         absent = [name for name in labels if name not in places]
         if absent:
             raise FileNotFoundError(
-                f'{len(absent)} of the {len(labels)} images in {self.ann_file} are not in {self._source}, such as '
+                f'{len(absent)} of the {len(labels)} images in {self.ann_file} are not in {images.source}, such as '
                 f'{absent[0]}; paths count from there'
             )
-        self._places = np.array([places[name] for name in labels])
+        images.places = np.array([places[name] for name in labels])
         if self.with_label:
-            numbers = self._number(set(labels.values()))
-            self._labels = np.full(len(self._names), -1)
-            self._labels[self._places] = [numbers[label] for label in labels.values()]
+            numbers = self._number(images, set(labels.values()))
+            images.labels = np.full(len(images.names), -1)
+            images.labels[images.places] = [numbers[label] for label in labels.values()]
 
-    def _label_by_members(self, labels: list[str]) -> None:
-        numbers = self._number(labels)
-        self._labels = np.array([numbers[label] for label in labels])[self._arrays['label']]
-        if unlabelled := np.flatnonzero(self._arrays['label'] < 0).tolist():
+    def _label_by_members(self, images: ImageList, labels: list[str]) -> None:
+        numbers = self._number(images, labels)
+        by_label = images.arrays['label']
+        images.labels = np.array([numbers[label] for label in labels])[by_label]
+        if unlabelled := np.flatnonzero(by_label < 0).tolist():
             raise ValueError(
-                f'{len(unlabelled)} images in {self._source} have no label, such as {self._names[unlabelled[0]]}'
+                f'{len(unlabelled)} images in {images.source} have no label, such as {images.names[unlabelled[0]]}'
             )
 
-    def _label_by_folders(self, folders: list[str]) -> None:
+    def _label_by_folders(self, images: ImageList, folders: list[str]) -> None:
         if '' in folders:
             raise ValueError(
-                f'some images in {self._source} lie in no class folder; put each into a folder of its class, or name '
+                f'some images in {images.source} lie in no class folder; put each into a folder of its class, or name '
                 'the labels in an ann_file'
             )
         # Other names than those of the folders are taken in the folders' order, as mmpretrain does.
-        if not set(folders) <= set(self.CLASSES or folders) and len(self.CLASSES) == len(folders):
-            self._numbers = {folder: number for number, folder in enumerate(folders)}
+        if set(folders).isdisjoint(self.CLASSES or folders) and len(self.CLASSES) == len(folders):
+            images.numbers = {folder: number for number, folder in enumerate(folders)}
         else:
-            self._numbers = self._number(folders, named=True)
+            images.numbers = self._number(images, folders, named=True)
 
-    def _number(self, labels: Iterable[str], named: bool = False) -> dict[str, int]:
+    def _number(self, images: ImageList, labels: Iterable[str], named: bool = False) -> dict[str, int]:
         """Numbers labels by ``classes``, or as the numbers that they are, or in alphabetical order."""
         labels = sorted(labels)
         if self.CLASSES is None and not named and all(label.isdigit() for label in labels):
@@ -164,7 +174,7 @@ class IndexedImages(BaseDataset):
         known = {} if named else {str(number): number for number in range(len(classes))}
         known |= {name: number for number, name in enumerate(classes)}
         if unknown := [label for label in labels if label not in known]:
-            raise ValueError(f'{self._source} has labels that are not among its {len(classes)} classes: {unknown[:5]}')
+            raise ValueError(f'{images.source} has labels that are not among its {len(classes)} classes: {unknown[:5]}')
         return known
 
 

@@ -152,7 +152,7 @@ def choose_labels(root: Path, out: Path) -> dict[str, Path]:
     by_class: dict[str, list[str]] = {}
     for i in torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist():
         info = images.get_data_info(i)
-        name = images._names[i]
+        name = images.data_list.name(i)
         by_class.setdefault(images.CLASSES[info['gt_label']], []).append(name)
     lists = {}
     for percent in (10, 1):
