@@ -10,7 +10,7 @@ import warnings
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 from .apis import Reconstruction, ReconstructionInferencer, reconstruct_image
-from .checkpoints import allow_runner_types, register_loaders
+from .checkpoints import register_loaders
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
@@ -26,6 +26,5 @@ __all__ = [
     'reconstruct_image',
 ]
 
-allow_runner_types()
 register_loaders()
 register_all()

@@ -2,10 +2,10 @@
 
 from .layouts import detect, from_mmpretrain, to_mmpretrain
 from .loading import register_loaders, trust_checkpoints
-from .safe_types import allow_runner_types
+from .torch_files import check_whole
 
 __all__ = [
-    'allow_runner_types',
+    'check_whole',
     'detect',
     'from_mmpretrain',
     'register_loaders',

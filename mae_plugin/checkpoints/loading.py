@@ -1,17 +1,14 @@
 """Loads checkpoints without running anything that is in them, on both stacks and from files and addresses alike.
 
 mmengine's own loaders leave it to torch's default, which for an address is to unpickle whatever comes; those of
-onedl-mmengine fall back to that for files too. The loaders here replace both.
+onedl-mmengine fall back to that for files too. The loaders here replace both, and read every file as plain data.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlparse
 
@@ -19,12 +16,15 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .formats import read_folder, weights_of
 from .layouts import detect, to_mmpretrain
+from .plain_state import restore_message_hub
 from .sizes import heed_config
+from .torch_files import read_torch_file, said_of
+
+Location = str | torch.device | Callable | dict | None
 
 _trusted = False
 
@@ -35,54 +35,73 @@ def trust_checkpoints() -> None:
     _trusted = True
 
 
-def read_checkpoint(filename: str, map_location: str | None = None) -> dict:
-    """Reads a ``.pth`` or ``.safetensors`` file, or a Hugging Face folder, as it is.
+def read_checkpoint(filename: str, map_location: Location = None) -> dict:
+    """Reads a ``.pth`` or ``.safetensors`` file, or a Hugging Face folder, as plain data.
+
+    Args:
+        filename: the file or folder.
+        map_location: device for the tensors, the CPU if left out; with 'meta' those of a ``.pth`` file are not read.
+            A function or dict, as for ``torch.load``, is taken for the CPU.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is not a checkpoint, or holds a type that checkpoints do not need.
+        ValueError: if it is damaged, holds anything but data, or is no dict.
     """
     path = os.path.expanduser(filename)
     if os.path.isdir(path):
         return read_folder(path, partial(read_checkpoint, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no checkpoint {filename}')
-    with _said_of(filename):
-        if path.endswith('.safetensors'):
+    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    if path.endswith('.safetensors'):
+        with said_of(filename):
             return load_file(path)
-        return torch.load(path, map_location=map_location, weights_only=not _trusted)
+    if _trusted:
+        with said_of(filename):
+            checkpoint = torch.load(path, map_location=device, weights_only=False)
+    else:
+        checkpoint = read_torch_file(path, device)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'{filename} holds a {type(checkpoint).__name__}, not the dict that a checkpoint is')
+    return checkpoint
 
 
-def load_from_local(filename: str, map_location: str | None = None) -> dict:
-    """Loads a checkpoint; the authors', timm's and Hugging Face's weights come in mmpretrain's layout.
+def load_from_local(filename: str, map_location: Location = None) -> dict:
+    """Loads a checkpoint as mmengine takes it; the authors', timm's and Hugging Face's weights in mmpretrain's layout.
+
+    The message hub gets its HistoryBuffers back. A config that mmcv wrote as ``meta['config']`` is left out, since
+    mmengine would run it as Python code when it resumes.
 
     Errors as for :func:`read_checkpoint`.
     """
-    return _in_our_layout(read_checkpoint(filename, map_location), filename)
+    checkpoint = read_checkpoint(filename, map_location)
+    if not _trusted:
+        with said_of(filename):
+            restore_message_hub(checkpoint)
+        if isinstance(meta := checkpoint.get('meta'), dict):
+            meta.pop('config', None)
+    return _in_our_layout(checkpoint, filename)
 
 
-def load_from_http(filename: str, map_location: str | None = None, model_dir: str | None = None) -> dict:
+def load_from_http(filename: str, map_location: Location = None, model_dir: str | None = None) -> dict:
     """Loads a checkpoint from an address through torch's cache of downloads; otherwise as from a file."""
     first = get_rank() == 0
     # The first process fetches, the others find the file in the cache.
     if not first:
         barrier()
     try:
-        address = urlparse(filename).path
-        if address.endswith(('.safetensors', '.bin')):
+        name = os.path.basename(urlparse(filename).path)
+        if name.endswith(('.safetensors', '.bin')):
             # Such files are all called alike, and the cache goes by the name.
-            name = f'{hashlib.sha256(filename.encode()).hexdigest()[:16]}-{os.path.basename(address)}'
-            cached = os.path.join(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'), name)
-            if not os.path.exists(cached):
-                os.makedirs(os.path.dirname(cached), exist_ok=True)
-                torch.hub.download_url_to_file(filename, cached)
+            name = f'{hashlib.sha256(filename.encode()).hexdigest()[:16]}-{name}'
+        cached = os.path.join(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'), name)
+        if not os.path.exists(cached):
+            os.makedirs(os.path.dirname(cached), exist_ok=True)
+            torch.hub.download_url_to_file(filename, cached)
+        try:
             return load_from_local(cached, map_location)
-        kept = os.path.join(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'), os.path.basename(address))
-        with _said_of(filename, f'; it was downloaded to {kept}, delete that to fetch it anew'):
-            checkpoint = torch.hub.load_state_dict_from_url(
-                filename, model_dir=model_dir, map_location=map_location, weights_only=not _trusted
-            )
-        return _in_our_layout(checkpoint, filename)
+        except ValueError as error:
+            raise ValueError(f'{error}; it was downloaded from {filename}, delete it to fetch it anew') from None
     finally:
         if first:
             barrier()
@@ -97,24 +116,6 @@ def _in_our_layout(checkpoint: dict, filename: str) -> dict:
     heed_config(checkpoint)
     print_log(f"{filename} is in {content}; it is loaded under mmpretrain's names.", 'current')
     return dict(state_dict=to_mmpretrain(weights))
-
-
-@contextmanager
-def _said_of(filename: str, advice: str = '') -> Iterator[None]:
-    """Says in one sentence what is wrong with a file, in place of torch's page, and what to do with a damaged one."""
-    try:
-        yield
-    except (pickle.UnpicklingError, EOFError, RuntimeError, UnicodeDecodeError, SafetensorError) as error:
-        named = re.search(r'GLOBAL (\S+)|asks for (\S+),', str(error))
-        if named:
-            raise ValueError(
-                f'{filename} holds {named[1] or named[2]}, a type that no checkpoint needs, so it was not loaded and '
-                'nothing in it was run; load it with --trust-checkpoint only if you trust its source'
-            ) from None
-        reason = ' '.join(str(error).split())[:120] or 'it ends too early'
-        raise ValueError(
-            f'{filename} is not a checkpoint that can be read, or only a part of one: {reason}{advice}'
-        ) from None
 
 
 def register_loaders() -> None:

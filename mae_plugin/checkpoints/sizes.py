@@ -114,8 +114,12 @@ def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
         num_heads='num_attention_heads', decoder_num_heads='decoder_num_attention_heads', norm_pix='norm_pix_loss'
     )
     found = {ours: config.get(theirs) for ours, theirs in names.items()}
-    if isinstance(arguments := checkpoint.get('args'), argparse.Namespace):
-        found['norm_pix'] = getattr(arguments, 'norm_pix_loss', None)
+    arguments = checkpoint.get('args')
+    # The authors' code stores a Namespace, which is read as a dict unless the file is trusted.
+    if isinstance(arguments, argparse.Namespace):
+        arguments = vars(arguments)
+    if isinstance(arguments, dict):
+        found['norm_pix'] = arguments.get('norm_pix_loss')
     meta = checkpoint.get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
     for name, value in _keywords(text if isinstance(text, str) else ''):

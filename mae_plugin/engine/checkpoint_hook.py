@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints.files import write_atomically
 from ..checkpoints.loading import read_checkpoint
+from ..checkpoints.plain_state import to_plain
 from .finite import SkipsBadUpdates, is_finite
 from .sharded import FullyShardedModel, send_shards
 
@@ -98,9 +99,10 @@ class SafeCheckpointHook(CheckpointHook):
             runner.save_checkpoint = partial(send_shards, runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Notes what an update is made of."""
+        """Notes what an update is made of, and leaves no pickled classes in the checkpoint."""
         if batch := getattr(runner.train_loop, 'batch', None):
             checkpoint['meta']['batch'] = list(batch)
+        checkpoint.update(to_plain(checkpoint))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Before resuming, counts the steps of another number of GPUs as this run does."""
