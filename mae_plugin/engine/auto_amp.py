@@ -9,16 +9,18 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from .data_share import WeightsByData
 from .finite import SkipsBadUpdates
 from .sharded import save_whole_tensors
 
 
-class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
+class AutoAmpOptimWrapper(WeightsByData, SkipsBadUpdates, AmpOptimWrapper):
     """``AmpOptimWrapper`` that picks its precision from the device.
 
     bfloat16 without a loss scaler where the GPU computes in it, float16 with a dynamic one on older GPUs, plain
     float32 without a GPU. One log line says which. A checkpoint written with one of them resumes with any other.
-    Updates that are not finite are skipped in all of them (:class:`SkipsBadUpdates`).
+    Updates that are not finite are skipped in all of them (:class:`SkipsBadUpdates`). Images with pixels without data
+    weigh the same on however many ranks and steps an update is spread (:class:`WeightsByData`).
 
     Args:
         **kwargs: arguments of mmengine's ``OptimWrapper``.
@@ -43,6 +45,7 @@ class AutoAmpOptimWrapper(SkipsBadUpdates, AmpOptimWrapper):
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:
         """The context of the forward pass: autocast, or nothing in float32."""
+        self.watch(model)
         if self.cast_dtype is None:
             return OptimWrapper.optim_context(self, model)
         return super().optim_context(model)

@@ -37,6 +37,10 @@ class MAE(BaseSelfSupervisor):
         data_preprocessor: config or module that normalises the images.
         init_cfg: mmengine initialisation config.
 
+    Attributes:
+        data_share: after :meth:`loss` of images with pixels without data, the share of removed patches that count in
+            it, a scalar; otherwise None. :class:`AutoAmpOptimWrapper` weights the ranks and steps of an update by it.
+
     Raises:
         ValueError: if decoder or head name a size that is not the backbone's, or the means of the data preprocessor
             are for another number of channels.
@@ -87,6 +91,7 @@ class MAE(BaseSelfSupervisor):
             )
         self._compiled: Callable | None = None
         self._loads_a_part = False
+        self.data_share: Tensor | None = None
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
 
     def load_state_dict(
@@ -128,10 +133,12 @@ class MAE(BaseSelfSupervisor):
         counts = self._patches_with_data(data_samples)
         if not self._works_on_removed_only():
             pred, mask = self._predict(inputs, mask, noise)
+            self._note_share(mask, counts)
             return dict(loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts))
         _refuse_no_mask(mask)
         # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
         masking = self.backbone.make_masking(inputs, mask, noise)
+        self._note_share(masking.mask, counts)
         return dict(loss=self._compiled_or_not(inputs, masking, counts))
 
     def _patches_with_data(self, data_samples: list[DataSample] | None) -> Tensor | None:
@@ -140,6 +147,9 @@ class MAE(BaseSelfSupervisor):
             return None
         nodata = torch.stack([sample.nodata for sample in data_samples])
         return ~F.mask_from_pixels(nodata, self.head.patch_size)
+
+    def _note_share(self, mask: Tensor, counts: Tensor | None) -> None:
+        self.data_share = None if counts is None else (mask * counts).sum() / mask.sum().clamp(min=1)
 
     def compile(self, **options) -> None:
         """Compiles what leads from normalised images and a masking to the loss, in place; weights keep their names.
@@ -223,9 +233,9 @@ def _refuse_no_mask(mask: Tensor | bool | None) -> None:
 
 
 def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
-    if not model._loads_a_part:
-        own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        check_fit(own, model)
+    # Inside another module, that module decides what is missing: LoRA stores a few tensors of its own and no others.
+    if not prefix and not model._loads_a_part:
+        check_fit(state_dict, model)
 
 
 def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:

@@ -30,10 +30,12 @@ LR = 1e-3
 class KnownMasks(MAE):
     """An MAE whose mask of an image depends on the image's number alone.
 
-    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN.
+    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN. With ``lacks_data``, up to three
+    quarters of an image's rows hold no data, as its number says.
     """
 
     spoil = staticmethod(lambda step, rank: None)
+    lacks_data = False
     step = 0
 
     def loss(self, inputs, data_samples=None, **kwargs):
@@ -41,6 +43,9 @@ class KnownMasks(MAE):
         for sample in data_samples:
             generator = torch.Generator().manual_seed(int(Path(sample.img_path).stem))
             noise.append(torch.rand(self.backbone.num_patches, generator=generator))
+            if self.lacks_data:
+                sample.nodata = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
+                sample.nodata[: 8 * (int(Path(sample.img_path).stem) % 4)] = True
         loss = super().loss(inputs.double(), data_samples, noise=torch.stack(noise))['loss']
         spoilt = self.spoil(self.step, get_rank())
         self.step += 1
@@ -77,7 +82,18 @@ class Notes(Hook):
         self.probes.append(metrics)
 
 
-def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none', sharded=False, hooks=(), **changes):
+def train(
+    images,
+    work_dir,
+    batch_size,
+    accumulate=1,
+    spoil=None,
+    lacks_data=False,
+    launcher='none',
+    sharded=False,
+    hooks=(),
+    **changes,
+):
     """Trains for ten updates; returns the notes, the weights and the exit code."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
     cfg.model = dict(tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks')
@@ -109,8 +125,10 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
     try:
         runner = Runner.from_cfg(cfg)
         notes = Notes()
+        core = runner.model.module if launcher != 'none' else runner.model
+        core.lacks_data = lacks_data
         if spoil:
-            (runner.model.module if launcher != 'none' else runner.model).spoil = spoil
+            core.spoil = spoil
         runner.register_hook(notes)
         for hook in hooks:
             runner.register_hook(hook)
@@ -121,8 +139,7 @@ def train(images, work_dir, batch_size, accumulate=1, spoil=None, launcher='none
             code = ended.code
     finally:
         torch.set_default_dtype(former)
-    model = runner.model.module if launcher != 'none' else runner.model
-    return notes, {key: value.clone() for key, value in model.state_dict().items()}, code
+    return notes, {key: value.clone() for key, value in core.state_dict().items()}, code
 
 
 def probe(images: Path) -> dict:
@@ -179,6 +196,8 @@ def main() -> None:
         ('ddp accumulating', one),
         ('sharded', dict(two, sharded=True, **probed)),
         ('sharded accumulating', dict(one, sharded=True)),
+        ('ddp, no data', dict(two, lacks_data=True)),
+        ('sharded, no data', dict(one, lacks_data=True, sharded=True)),
         ('ddp, NaN', dict(two, spoil=nan_twice)),
         ('sharded, NaN', dict(two, spoil=nan_twice, sharded=True)),
         ('stopped', stopped),

@@ -70,6 +70,25 @@ def test_two_processes_accumulate(found, alone, name):
     assert max(distance(weights, alone[1]) for weights in found[name][0]['weights']) < 1e-6
 
 
+@pytest.fixture(scope='module')
+def alone_lacking_data(folder):
+    return train(folder / 'images', folder / 'alone, no data', batch_size=4, lacks_data=True)[1]
+
+
+@pytest.mark.parametrize('name', ['ddp, no data', 'sharded, no data'])
+def test_every_patch_with_data_weighs_the_same(found, alone, alone_lacking_data, name):
+    """Images lack none to three quarters of their rows: means of the ranks' means were off by up to a half."""
+    assert max(distance(weights, alone_lacking_data) for weights in found[name][0]['weights']) < 1e-6
+    assert distance(alone_lacking_data, alone[1]) > 1e-4
+
+
+def test_accumulated_steps_weigh_by_their_data(folder, alone_lacking_data):
+    _, weights, _ = train(
+        folder / 'images', folder / 'accumulating, no data', batch_size=1, accumulate=4, lacks_data=True
+    )
+    assert distance(weights, alone_lacking_data) < 1e-6
+
+
 def test_no_message_before_the_sum_is_whole(found):
     """The tiny model's gradients fit into one message: one for each update, however many steps it has."""
     assert found['ddp'][0]['all_reduces'] == STEPS

@@ -114,8 +114,10 @@ def test_patches_without_data_are_out_of_the_loss(build_tiny, how):
     counted = [error[0, 2], error[0, 12], *error[1, :4]]
     loss = model.loss(**batch, mask=mask)['loss']
     torch.testing.assert_close(loss, sum(counted) / 6)
+    assert model.data_share == pytest.approx(6 / 10)
     # Unlike it, the same images without that knowledge.
     assert abs(model.loss(batch['inputs'], mask=mask)['loss'] - loss) > 1e-3
+    assert model.data_share is None
 
     nothing = model.data_preprocessor(dict(inputs=torch.full((2, 3, 32, 32), -9999.0), data_samples=None), True)
     model.zero_grad()

@@ -7,7 +7,9 @@ import torch
 from mae_plugin import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from mae_plugin.models import functional as F
 from mmengine.optim import OptimWrapper
+from mmpretrain.models import LoRAModel
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from ..conftest import TINY, tiny_config
 
@@ -214,3 +216,24 @@ def test_the_step_counts_fewer_operations():
         head=theirs.MAEPretrainHead(loss, norm_pix=True),
     )
     assert flops(ours) <= 0.98 * flops(reference)
+
+
+def test_inside_another_module(build_tiny):
+    """LoRAModel loads a few tensors of its own into an MAE; the outer module decides what may be missing."""
+    lora = LoRAModel(tiny_config(), alpha=1, rank=4, targets=[dict(type='qkv')])
+    state = lora.state_dict()
+    assert state and all('lora_' in key for key in state)
+    for value in state.values():
+        value.fill_(0.5)
+    assert str(lora.load_state_dict(copy.deepcopy(state), strict=True)) == '<All keys matched successfully>'
+    assert all((value == 0.5).all() for value in lora.state_dict().values())
+
+    outer = nn.Sequential(build_tiny(), nn.Linear(2, 2))
+    part = {key: value for key, value in outer.state_dict().items() if '.neck.' not in key}
+    missing = outer.load_state_dict(part, strict=False).missing_keys
+    assert missing and all(key.startswith('0.neck.') for key in missing)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        outer.load_state_dict(part)
+    # Loaded into the model itself, the same weights are refused.
+    with pytest.raises(ValueError, match='lacks'):
+        build_tiny().load_state_dict({key: value for key, value in outer[0].state_dict().items() if '.ln1.' not in key})
