@@ -10,7 +10,7 @@ import warnings
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 from .apis import Reconstruction, ReconstructionInferencer, reconstruct_image
-from .checkpoints import register_loaders
+from .checkpoints import register_loaders, register_renaming
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
@@ -27,4 +27,5 @@ __all__ = [
 ]
 
 register_loaders()
+register_renaming()
 register_all()

@@ -1,5 +1,6 @@
 """Files that hold weights: what may be loaded from them, and under which names."""
 
+from .adapt import register_renaming
 from .layouts import detect, from_mmpretrain, to_mmpretrain
 from .loading import register_loaders, trust_checkpoints
 from .torch_files import check_whole
@@ -9,6 +10,7 @@ __all__ = [
     'detect',
     'from_mmpretrain',
     'register_loaders',
+    'register_renaming',
     'to_mmpretrain',
     'trust_checkpoints',
 ]

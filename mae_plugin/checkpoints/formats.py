@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+HF_CONFIG = 'config.json'
+"""Where the metadata of weights from a Hugging Face folder hold its config."""
 
 _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
@@ -36,9 +40,12 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
             files = sorted({Path(file).name for file in _read_json(index).get('weight_map', {}).values()})
         else:
             continue
-        state_dict = {key: tensor for file in files for key, tensor in read_file(str(root / file)).items()}
+        state_dict = OrderedDict((key, tensor) for file in files for key, tensor in read_file(str(root / file)).items())
         config = root / 'config.json'
-        return dict(state_dict=state_dict, config=_read_json(config) if config.is_file() else {})
+        settings = _read_json(config) if config.is_file() else {}
+        # mmengine hands on the weights alone, with this attribute.
+        state_dict._metadata = {HF_CONFIG: settings}
+        return dict(state_dict=state_dict, config=settings)
     raise FileNotFoundError(f'the folder {folder} holds neither {" nor ".join(_WEIGHTS)}')
 
 

@@ -18,10 +18,9 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file
 
-from .formats import read_folder, weights_of
-from .layouts import detect, to_mmpretrain
+from .adapt import renamed_for_prefix
+from .formats import read_folder
 from .plain_state import restore_message_hub
-from .sizes import heed_config
 from .torch_files import read_torch_file, said_of
 
 Location = str | torch.device | Callable | dict | None
@@ -67,7 +66,7 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
 
 
 def load_from_local(filename: str, map_location: Location = None) -> dict:
-    """Loads a checkpoint as mmengine takes it; the authors', timm's and Hugging Face's weights in mmpretrain's layout.
+    """Loads a checkpoint as mmengine takes it, with the names in the file but for :class:`RenamingPretrainedInit`.
 
     The message hub gets its HistoryBuffers back. A config that mmcv wrote as ``meta['config']`` is left out, since
     mmengine would run it as Python code when it resumes.
@@ -80,7 +79,7 @@ def load_from_local(filename: str, map_location: Location = None) -> dict:
             restore_message_hub(checkpoint)
         if isinstance(meta := checkpoint.get('meta'), dict):
             meta.pop('config', None)
-    return _in_our_layout(checkpoint, filename)
+    return renamed_for_prefix(checkpoint)
 
 
 def load_from_http(filename: str, map_location: Location = None, model_dir: str | None = None) -> dict:
@@ -105,17 +104,6 @@ def load_from_http(filename: str, map_location: Location = None, model_dir: str 
     finally:
         if first:
             barrier()
-
-
-def _in_our_layout(checkpoint: dict, filename: str) -> dict:
-    """Gives weights of another layout mmpretrain's names; anything else, each file of a Runner too, stays as it is."""
-    weights = weights_of(checkpoint)
-    content = detect(weights) if weights and 'meta' not in checkpoint else None
-    if content is None or content.layout == 'mmpretrain':
-        return checkpoint
-    heed_config(checkpoint)
-    print_log(f"{filename} is in {content}; it is loaded under mmpretrain's names.", 'current')
-    return dict(state_dict=to_mmpretrain(weights))
 
 
 def register_loaders() -> None:

@@ -11,8 +11,9 @@ class WeightsByData:
     """Makes an optimizer wrapper average over the patches of an update, however they are spread over ranks and steps.
 
     A rank's loss is the mean over its own patches with data. The mean of such means is not the mean over all patches
-    when one rank, or one of several accumulated steps, has fewer of them. Each loss is therefore multiplied by the share
-    of patches that count in it (``data_share`` of the model), and the summed gradients are divided by the mean share.
+    when one rank, or one of several accumulated steps, has fewer of them. Each loss is therefore multiplied by the
+    share of patches that count in it (``data_share`` of the model), and the summed gradients are divided by the mean
+    share.
 
     Models without ``data_share``, or with None in it, train as before, and nothing is sent between ranks for them.
     """

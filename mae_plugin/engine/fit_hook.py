@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from mmpretrain.models import VisionTransformer
 from torch import nn
 
+from ..checkpoints.adapt import has_mmpretrain_names, renamed_for, with_mmpretrain_names
 from ..models import MAEViT
 from ..models.fit import check_fit, fit_encoder, stored_grid
 
@@ -19,8 +20,11 @@ class WeightsFitHook(Hook):
 
     Looks at every module with ``init_cfg=dict(type='Pretrained', …)``, and at what ``load_from`` and resuming load.
     Lets mmpretrain's ``VisionTransformer`` take weights for another number of channels, or for a grid of patches that
-    is not square, as :class:`MAEViT` does by itself.
+    is not square, as :class:`MAEViT` does by itself. Renames weights of a foreign layout first.
     """
+
+    # Other hooks, such as that of moving averages, take the weights as they stand after this one.
+    priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
@@ -31,7 +35,10 @@ class WeightsFitHook(Hook):
             init_cfg = getattr(module, 'init_cfg', None)
             if trains and isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
                 path, prefix = init_cfg['checkpoint'], init_cfg.get('prefix') or ''
-                weights = _weights(CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent'))
+                weights = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+                if has_mmpretrain_names(module):
+                    weights = with_mmpretrain_names(weights)
+                weights = _weights(weights)
                 part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
                 check_fit(part or weights, module, path)
                 grid = stored_grid(weights, prefix)
@@ -44,6 +51,9 @@ class WeightsFitHook(Hook):
         if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         source = runner._load_from or 'the checkpoint'
+        renamed = renamed_for(model, checkpoint)
+        if renamed is not checkpoint:
+            checkpoint['state_dict'] = renamed
         check_fit(_weights(checkpoint), model, source, exact=runner._resume)
         if runner._resume and not checkpoint.get('meta'):
             raise ValueError(
