@@ -9,6 +9,8 @@ import numpy as np
 
 from .formats import NUMPY, PNG, TIFF, open_image
 from .limits import check_size
+from .numpy_file import read_npy
+from .plausible import check_png
 
 
 def read_bands(data: bytes) -> np.ndarray:
@@ -23,10 +25,11 @@ def read_bands(data: bytes) -> np.ndarray:
             (:func:`~mae_plugin.data.limits.check_size`).
     """
     if data.startswith(NUMPY):
-        pixels = _bands_last(np.load(BytesIO(data), allow_pickle=False))
+        pixels = _bands_last(read_npy(data))
     elif data.startswith(TIFF):
         pixels = _read_tiff(data)
-    elif data.startswith(PNG) and data[24] == 16:
+    elif data.startswith(PNG) and data[24:25] == b'\x10':
+        check_png(data)
         # Pillow has no colour images of 16 bits and drops the lower eight.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None:

@@ -207,7 +207,8 @@ def resize(
     """Resizes (H, W, C) with antialiasing to a new array of that size and dtype.
 
     Within rounding of Pillow's resize for uint8, the only type that torch resizes with vectorised integer arithmetic;
-    others take the way over float32. All that would be mixed with pixels without data becomes ``nodata`` as well.
+    others take the way over floats that hold all their values (64-bit integers within 53 bits). A bool pixel becomes
+    what most of its surroundings are. All that would be mixed with pixels without data becomes ``nodata`` as well.
     """
     if img.shape[:2] == size:
         return img.copy()
@@ -222,10 +223,15 @@ def resize(
         # What torch knows as channels_last: its integer kernel reads and writes pixels in this order, without a copy.
         tensor = torch.from_numpy(np.ascontiguousarray(img))[None].permute(0, 3, 1, 2)
     else:
-        tensor = torch.from_numpy(np.ascontiguousarray(img, np.float32)).permute(2, 0, 1)[None]
+        exact = np.float32 if img.dtype.itemsize <= 2 or img.dtype == np.float32 else np.float64
+        tensor = torch.from_numpy(np.ascontiguousarray(img, exact)).permute(2, 0, 1)[None]
     out = interpolate(tensor, size=size, mode=interpolation, antialias=True)
     out = out[0].permute(1, 2, 0).contiguous().numpy()
+    if img.dtype == np.bool_:
+        return out >= 0.5
     if np.issubdtype(img.dtype, np.integer) and out.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
-        out = out.round().clip(limits.min, limits.max)
+        # 2**63 - 1 itself is no float, and the next one above does not fit.
+        greatest = np.nextafter(out.dtype.type(limits.max), 0) if img.dtype.itemsize == 8 else limits.max
+        out = out.round().clip(limits.min, greatest)
     return out.astype(img.dtype, copy=False)

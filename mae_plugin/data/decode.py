@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Literal
 
 import numpy as np
@@ -11,13 +10,14 @@ from PIL import Image
 
 from .bands import read_bands
 from .formats import open_image
-from .limits import check_size
+from .jpeg_header import plain_jpeg, read_jpeg_header
+from .orientation import is_transposed, upright
+from .plausible import check_jpeg
 
 ChannelOrder = Literal['bgr', 'rgb']
 ColorType = Literal['color', 'grayscale', 'unchanged']
 
-_ORIENTATION = 0x0112  # EXIF tag
-_TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+_JPEG = b'\xff\xd8\xff'
 
 
 class EncodedImage:
@@ -33,8 +33,8 @@ class EncodedImage:
             order and their number type as they are stored (see :func:`read_bands`).
 
     Raises:
-        ValueError: if this is no image, or one of more pixels than Pillow takes for an attack
-            (``2 * PIL.Image.MAX_IMAGE_PIXELS``).
+        ValueError: if this is no image, a damaged one, one of more pixels than Pillow takes for an attack
+            (:func:`~mae_plugin.data.limits.check_size`), or one of more than the file's length can hold.
     """
 
     def __init__(self, data: bytes, channel_order: ChannelOrder = 'bgr', color_type: ColorType = 'color') -> None:
@@ -44,23 +44,19 @@ class EncodedImage:
         self._channel_order = channel_order
         self._color_type = color_type
         self._decoded: tuple[int, np.ndarray] | None = None
-        # CMYK is left to Pillow, as libjpeg does not bring it to RGB.
-        self._stored_size, is_gray = _rgb_jpeg_header(data)
-        stored = 'gray' if is_gray else 'rgb'
-        self._jpeg_colors = dict(color=channel_order, grayscale='gray', unchanged=stored)[color_type]
-        self.size = self._stored_size
-        """Height and width as seen, that is after rotation."""
-        if self._stored_size is None:
-            self._decoded = 1, self._decode_other()
+        header = read_jpeg_header(data) if data.startswith(_JPEG) else None
+        if header is not None:
+            check_jpeg(data, header)
+        # What libjpeg-turbo does not bring to RGB itself, CMYK for instance, is left to Pillow.
+        self._jpeg = header if header is not None and header.is_turbo else None
+        if self._jpeg is None:
+            self._decoded = 1, self._with_pillow()
             self.size = self._decoded[1].shape[:2]
             return
-        height, width = self._stored_size
-        check_size(height, width, bands=1 if is_gray else 3)
-        # Pillow takes longer than a glance.
-        exif = Image.open(BytesIO(data)).getexif() if _may_have_exif(data) else {}
-        self._orientation = exif.get(_ORIENTATION, 1)
-        if self._orientation in _TRANSPOSED:
-            self.size = width, height
+        self.size = header.height, header.width
+        """Height and width as seen, that is after rotation."""
+        if is_transposed(header.orientation):
+            self.size = header.width, header.height
 
     def pixels(self, reduction: int = 1) -> np.ndarray:
         """The pixels, (h, w, C), which must not be written to: they are kept for the next call.
@@ -68,64 +64,73 @@ class EncodedImage:
         Args:
             reduction: 1, 2, 4 or 8: height and width of a JPEG are divided by this, within its transform and hence
                 faster than a whole decode. Other formats come out whole.
+
+        Raises:
+            ValueError: if the file is damaged or ends early.
         """
-        if self._stored_size is not None and (self._decoded is None or self._decoded[0] != reduction):
+        if self._jpeg is not None and (self._decoded is None or self._decoded[0] != reduction):
             self._decoded = reduction, self._decode_jpeg(reduction)
         return self._decoded[1]
 
     def _decode_jpeg(self, reduction: int) -> np.ndarray:
         try:
-            # libjpeg takes the smallest of its sizes that is not below these; 0 is the full one.
-            least = [-(-side // reduction) if reduction > 1 else 0 for side in self._stored_size]
-            pixels = simplejpeg.decode_jpeg(self.data, self._jpeg_colors, min_height=least[0], min_width=least[1])
-        except ValueError:
-            # simplejpeg stops at every remark of libjpeg's. Pillow lets harmless ones pass and refuses truncated files.
+            pixels = self._decode_turbo(self.data, reduction)
+        except ValueError as error:
+            # simplejpeg stops at every warning of libjpeg's and tells the first. Some say nothing of the pixels.
+            _check_is_whole(error)
+            try:
+                pixels = self._decode_turbo(plain_jpeg(self.data), reduction)
+            except ValueError as error:
+                _check_is_whole(error)
+                # Pillow lets warnings pass, and refuses files without an end.
+                return self._with_pillow()
+        return np.ascontiguousarray(upright(pixels, self._jpeg.orientation))
+
+    def _decode_turbo(self, data: bytes, reduction: int) -> np.ndarray:
+        stored = 'gray' if len(self._jpeg.sampling) == 1 else 'rgb'
+        colors = dict(color=self._channel_order, grayscale='gray', unchanged=stored)[self._color_type]
+        # libjpeg takes the smallest of its sizes that is not below these; 0 is the full one.
+        height, width = (
+            -(-side // reduction) if reduction > 1 else 0 for side in (self._jpeg.height, self._jpeg.width)
+        )
+        return simplejpeg.decode_jpeg(data, colors, min_height=height, min_width=width)
+
+    def _with_pillow(self) -> np.ndarray:
+        try:
             return self._decode_other()
-        if self._orientation in _TRANSPOSED:
-            pixels = pixels.transpose(1, 0, 2)
-        if self._orientation in _MIRRORED:
-            pixels = pixels[:, ::-1]
-        if self._orientation in _UPSIDE_DOWN:
-            pixels = pixels[::-1]
-        return np.ascontiguousarray(pixels)
+        except ValueError:
+            raise
+        # Decoders raise what they like at broken files.
+        except Exception as error:
+            raise ValueError(str(error) or type(error).__name__) from error
 
     def _decode_other(self) -> np.ndarray:
         if self._color_type == 'unchanged':
             return read_bands(self.data)
         image = open_image(self.data)
-        if image.mode == 'F':
-            raise ValueError(
-                "its pixels are floating-point numbers, whose black and white are unknown; color_type='unchanged' "
-                'keeps them as they are'
-            )
-        if image.mode.startswith('I'):
-            # Pillow itself would clip these 16 bits to 255.
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        if image.mode[0] in 'FI':
+            image = _of_8_bits(image)
         if self._color_type == 'grayscale':
             return np.array(image.convert('L'))[..., None]
         pixels = np.asarray(image.convert('RGB'))
         return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
 
 
-def _may_have_exif(jpeg: bytes) -> bool:
-    """Whether one of the segments before the first scan holds Exif, or these cannot be followed."""
-    place = 2
-    while jpeg[place : place + 1] == b'\xff':
-        if jpeg[place + 1 : place + 2] == b'\xda':
-            return False
-        if jpeg[place + 4 : place + 10] == b'Exif\0\0':
-            return True
-        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], 'big')
-    return True
+def _check_is_whole(error: ValueError) -> None:
+    """Raises ValueError if libjpeg's warning is that data end early, where it goes on with gray."""
+    if 'premature end of data segment' in str(error):
+        raise ValueError(f'the JPEG is truncated: {error}') from None
 
 
-def _rgb_jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """Height and width of a JPEG that libjpeg itself brings to RGB, and whether it is gray; None for any other file."""
-    if not data.startswith(b'\xff\xd8\xff'):
-        return None, False
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    # Broken headers; Pillow says what is wrong with them.
-    except (ValueError, KeyError):
-        return None, False
-    return None if colors in ('CMYK', 'YCCK') else (height, width), colors == 'Gray'
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Brings gray pixels of a deeper type to 8 bits, as far as it is known what white is."""
+    pixels = np.asarray(image)
+    if image.mode.startswith('I;16') or image.format == 'PPM':
+        # Pillow itself would clip these 16 bits to 255.
+        return Image.fromarray((pixels.clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.mode == 'I' and pixels.min() >= 0 and pixels.max() <= 255:
+        return Image.fromarray(pixels.astype(np.uint8))
+    kind = 'floating-point numbers' if image.mode == 'F' else 'integers of 32 bits beyond 0 to 255'
+    raise ValueError(
+        f"its pixels are {kind}, whose black and white are unknown; color_type='unchanged' keeps them as they are"
+    )

@@ -6,8 +6,8 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
-from .limits import check_size
 from .orientation import orientation_of
+from .plausible import check_opened, check_webp
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 """How TIFF and BigTIFF files start."""
@@ -41,16 +41,19 @@ def open_image(data: bytes) -> Image.Image:
     """Opens the content of a file with Pillow and loads it, turned as Exif or XMP says.
 
     Raises:
-        ValueError: if its format is not one of :data:`FORMATS`, or the image is too large (:func:`check_size`).
+        ValueError: if its format is not one of :data:`FORMATS`, or the image is too large, or too large for
+            the length of the file.
     """
     Image.init()
+    if data.startswith(b'RIFF') and data.startswith(b'WEBP', 8):
+        check_webp(data)
     try:
         image = Image.open(BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
         bands = data.startswith((NUMPY, *TIFF))
         hint = "is an array or an image of many bands, which color_type='unchanged' reads"
         raise ValueError(f'its content {hint if bands else "is in no known image format"}') from None
-    check_size(image.height, image.width)
+    check_opened(data, image)
     image.load()
     turn = _TURNS.get(orientation_of(image))
     return image if turn is None else image.transpose(turn)

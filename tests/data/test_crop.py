@@ -256,3 +256,25 @@ def test_evaluation_names_the_file(folder, name):
     kind, said = (FileNotFoundError, 'does not exist') if name == 'vanished.jpg' else (ValueError, 'cannot be read')
     with pytest.raises(kind, match=f'{path / name} {said}'):
         crop.transform(dict(img_path=str(path / name)))
+
+
+def test_bool_pixels_are_resized_to_what_most_of_them_are():
+    """All of them became True, as floats above 0 are."""
+    half = np.zeros((40, 40, 1), bool)
+    half[:, 20:] = True
+    for size in ((20, 20), (80, 60)):
+        out = resize(half, size)
+        expected = np.broadcast_to((np.arange(size[1]) >= size[1] // 2)[None, :, None], (*size, 1))
+        assert out.dtype == bool
+        np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize('dtype', ['int32', 'uint32', 'int64', 'uint64'])
+def test_integers_of_many_bits_keep_their_values(dtype):
+    """float32 has 24 bits: the greatest uint32 and int64 became 0 and the least one."""
+    limits = np.iinfo(dtype)
+    for value in (limits.min, 2**24 + 1, limits.max):
+        out = resize(np.full((8, 8, 2), value, dtype), (4, 6))
+        assert out.dtype == dtype
+        # Within the 53 bits of float64, and the rounding of sums of them.
+        assert all(abs(int(pixel) - int(value)) <= abs(int(value)) >> 50 for pixel in out.reshape(-1))
