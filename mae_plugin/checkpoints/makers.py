@@ -46,7 +46,7 @@ def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, dtype: to
     if type(storage) is not Storage:
         raise ValueError('a tensor in it has no storage')
     dtype = dtype or storage.dtype
-    elements, rest = divmod(len(storage.content), dtype.itemsize)
+    elements, rest = divmod(storage.content.numel(), dtype.itemsize)
     last = _last_index(size, stride, offset)
     if rest or last >= elements:
         raise ValueError('a tensor in it reaches beyond its storage')

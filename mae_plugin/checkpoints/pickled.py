@@ -22,7 +22,7 @@ Makers = Mapping[str, Callable | torch.dtype | None]
 _MAX_INSTRUCTIONS = 5_000_000
 _MAX_DEPTH = 100
 # Values counted as often as they are reached, since code that follows every reference takes so long.
-_MAX_VALUES = 20_000_000
+_MAX_VALUES = 5_000_000
 # From here on, different integers have the same hash.
 _MAX_KEY = 2**61 - 1
 
@@ -36,7 +36,12 @@ class RefusedName(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.name = ''.join(c if c.isprintable() and not c.isspace() else '?' for c in name[:100])
+        self.name = printable(name).replace(' ', '?')
+
+
+def printable(text: str, length: int = 120) -> str:
+    """The beginning of a text from a file, on one line and without what a terminal or a log cannot show."""
+    return ''.join(c if c.isprintable() else '?' for c in ' '.join(text.split())[:length])
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,10 @@ class _Machine:
         make = self.makers[function.path]
         if make is None:
             raise RefusedName(function.path)
-        self.stack.append(make(*arguments))
+        try:
+            self.stack.append(make(*arguments))
+        except TypeError:
+            raise ValueError(f'{function.path} is given other arguments than in checkpoints') from None
 
     def build(self, _: object) -> None:
         state, value = self.stack.pop(), self.stack.pop()
@@ -295,8 +303,8 @@ def _check_plain(value: object) -> None:
         if kind in _VALUES or issubclass(kind, np.generic):
             return 1, 0
         if kind not in _CONTAINERS:
-            path = f' ({value.path})' if kind is Name else ''
-            raise ValueError(f'there is a {kind.__name__}{path} where data belong')
+            what = f'the name {value.path}' if kind is Name else f'something unfinished ({kind.__name__})'
+            raise ValueError(f'there is {what} where data belong')
         if id(value) in known:
             count, height = known[id(value)]
         elif depth > _MAX_DEPTH:

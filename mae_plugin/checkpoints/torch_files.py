@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .makers import MAKERS, STORAGES, Storage
-from .pickled import Name, RefusedName, read_pickle
+from .pickled import Name, RefusedName, printable, read_pickle
 
 _PIECE = 1 << 20
 # How files of torch before version 1.6 begin: a number, a version and notes on the machine, each a pickle.
@@ -62,7 +63,7 @@ def said_of(name: str | os.PathLike, advice: str = '') -> Iterator[None]:
             'run; load it with --trust-checkpoint only if you trust its source'
         ) from None
     except Exception as error:
-        reason = ' '.join(str(error).split())[:120] or 'it ends too early'
+        reason = printable(str(error)) or 'it ends too early'
         if type(error) not in (ValueError, RuntimeError):
             reason = f'{reason} ({type(error).__name__})'
         raise ValueError(
@@ -104,10 +105,10 @@ class _Archive:
         if f'{self.prefix}byteorder' in self.records and bytes(self._bytes('byteorder')) != b'little':
             raise ValueError('its numbers are not little-endian')
         storages = _Storages(lambda key, length: self._content(key, length, device), self.size)
-        with self.zip.open(self._record('data.pkl')) as stream:
-            value = read_pickle(stream, MAKERS, storages.load)
-            if stream.read():
-                raise ValueError('something follows its pickle')
+        stream = io.BytesIO(self._bytes('data.pkl').numpy())
+        value = read_pickle(stream, MAKERS, storages.load)
+        if stream.read(1):
+            raise ValueError('something follows its pickle')
         if device.type != 'meta':
             self.check()
         return value
@@ -247,6 +248,6 @@ class _Storages:
             self.itemsizes[key] = dtype.itemsize
             self._storages[key] = Storage(content, dtype, self.limit)
         storage = self._storages[key]
-        if storage.dtype != dtype or len(storage.content) != length:
+        if storage.dtype != dtype or storage.content.numel() != length:
             raise ValueError('a storage in it is of two types')
         return storage
