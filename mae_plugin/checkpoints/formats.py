@@ -28,7 +28,8 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
         ``dict(state_dict=..., config=...)`` with what is in ``config.json``.
 
     Raises:
-        FileNotFoundError: if the folder holds no weights.
+        FileNotFoundError: if the folder holds no weights, or only some.
+        ValueError: if one of its JSON files is not as ``save_pretrained`` writes it.
     """
     root = Path(folder).expanduser()
     for name in _WEIGHTS:
@@ -36,8 +37,7 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
         if (root / name).is_file():
             files = [name]
         elif index.is_file():
-            # Names alone, so that an index cannot point out of its folder.
-            files = sorted({Path(file).name for file in _read_json(index).get('weight_map', {}).values()})
+            files = _shards(index)
         else:
             continue
         state_dict = OrderedDict((key, tensor) for file in files for key, tensor in read_file(str(root / file)).items())
@@ -51,9 +51,25 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
 
 def _read_json(file: Path) -> dict:
     try:
-        return dict(json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        content = json.loads(file.read_text('utf-8'))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{file} is not a JSON file that can be read, or only a part of one: {error}') from None
+    if not isinstance(content, dict):
+        raise ValueError(f'{file} holds a {type(content).__name__}, not names and values')
+    return content
+
+
+def _shards(index: Path) -> list[str]:
+    """The files, beside the index, in which it says that weights are."""
+    places = _read_json(index).get('weight_map')
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f'{index} does not say in which file each tensor is (weight_map)')
+    # Names alone, so that an index cannot point out of its folder.
+    files = sorted({Path(file).name for file in places.values()})
+    missing = [file for file in files if file in ('', '.', '..') or not (index.parent / file).is_file()]
+    if missing:
+        raise FileNotFoundError(f'{index} names the file {missing[0]!r:.200}, which is not there')
+    return files
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:

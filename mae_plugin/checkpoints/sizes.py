@@ -74,11 +74,16 @@ def sizes_of(state_dict: dict[str, Tensor], grid: tuple[int, int] | None = None)
 
 
 def grid_of(checkpoint: dict, weights: dict[str, Tensor]) -> tuple[int, int] | None:
-    """The rows and columns of patches that a checkpoint says its weights are for; None if it does not say."""
+    """The rows and columns of patches that a checkpoint says its weights are for; None if it does not say.
+
+    Raises:
+        ValueError: if a Hugging Face config gives sizes that are none.
+    """
     config = _hf_config_of(checkpoint)
-    size, patch = config.get('image_size'), config.get('patch_size')
-    if isinstance(size, list) and len(size) == 2 and isinstance(patch, int):
-        return size[0] // patch, size[1] // patch
+    size, patch = (_positive_pair(config, name) for name in ('image_size', 'patch_size'))
+    # One number for the image says nothing that a square number of patches does not.
+    if isinstance(config.get('image_size'), list) and patch:
+        return size[0] // patch[0], size[1] // patch[1]
     return stored_grid(weights, 'backbone.') or stored_grid(weights, '.')
 
 
@@ -86,18 +91,35 @@ def heed_config(checkpoint: dict) -> None:
     """Says what a Hugging Face config asks for and weights do not carry.
 
     Raises:
-        ValueError: for an activation that no model of the other layouts has.
+        ValueError: for an activation that no model of the other layouts has, or an epsilon that is not a number.
     """
     config = _hf_config_of(checkpoint)
     if (activation := config.get('hidden_act', 'gelu')) != 'gelu':
-        raise ValueError(f'the config says hidden_act={activation!r}, but models elsewhere compute gelu')
-    if (eps := config.get('layer_norm_eps', 1e-6)) != 1e-6:
+        raise ValueError(f'the config says hidden_act={_short(activation)}, but models elsewhere compute gelu')
+    eps = config.get('layer_norm_eps', 1e-6)
+    if type(eps) not in (int, float) or not 0 <= eps < 1:
+        raise ValueError(f'the config says layer_norm_eps={_short(eps)}, which is not a small number')
+    if eps != 1e-6:
         print_log(f'The config says layer_norm_eps={eps}, which weights do not carry; elsewhere it is 1e-6.', 'current')
 
 
 def _hf_config_of(checkpoint: dict) -> dict:
     config = checkpoint.get('config')
     return config if isinstance(config, dict) else {}
+
+
+def _positive_pair(config: dict, name: str) -> tuple[int, int] | None:
+    """A height and a width, given as two integers or one for both; None if they are not given."""
+    value = config.get(name)
+    pair = value if isinstance(value, list) else [value, value]
+    if value is not None and not (len(pair) == 2 and all(type(n) is int and n > 0 for n in pair)):
+        raise ValueError(f'the config says {name}={_short(value)}, which is not a positive integer, nor two of them')
+    return None if value is None else tuple(pair)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f'{text[:40]}…'
 
 
 def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
@@ -108,6 +130,9 @@ def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
 
     Returns:
         Any of ``num_heads``, ``decoder_num_heads`` and ``norm_pix``.
+
+    Raises:
+        ValueError: for a number of heads that is not a positive integer, or a ``norm_pix`` that is not a bool.
     """
     config = _hf_config_of(checkpoint)
     names = dict(
@@ -127,14 +152,21 @@ def stored_settings(checkpoint: dict) -> dict[str, int | bool]:
             found[name] = value
         elif name == 'arch' and isinstance(value, str):
             found['num_heads'] = VisionTransformer.arch_zoo.get(value, {}).get('num_heads')
-    return {name: value for name, value in found.items() if isinstance(value, int)}
+    found = {name: value for name, value in found.items() if value is not None}
+    for name, value in found.items():
+        is_right = type(value) is bool if name == 'norm_pix' else type(value) is int and value > 0
+        if not is_right:
+            kind = 'True nor False' if name == 'norm_pix' else 'a positive integer'
+            wrong = 'neither' if name == 'norm_pix' else 'not'
+            raise ValueError(f'the config in the checkpoint says {name}={_short(value)}, which is {wrong} {kind}')
+    return found
 
 
 def _keywords(text: str) -> list[tuple[str, object]]:
     """Every ``name=constant`` in the ``model = dict(...)`` of a config's text, which is parsed and not run."""
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     models = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', None) == 'model']
     nodes = [node for model in models for node in ast.walk(model) if isinstance(node, ast.keyword)]
@@ -151,6 +183,6 @@ def heads_of(width: int, said: int | None, stored: int | None, decoder: bool = F
     option = '--decoder-num-heads' if decoder else '--num-heads'
     if heads is None:
         raise ValueError(f'the weights do not tell into how many heads a width of {width} is split; say {option}')
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ValueError(f'a width of {width} cannot be split into {heads} heads; say the right number by {option}')
     return heads

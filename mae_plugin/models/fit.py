@@ -32,8 +32,9 @@ def check_fit(
         exact: whether another number of channels is refused too, as an optimiser's state cannot be changed so.
 
     Raises:
-        ValueError: naming the groups that differ, with one example each.
+        ValueError: naming the groups that differ, with one example each, or as :func:`check_numbers` does.
     """
+    check_numbers(state_dict, model, source)
     wanted = model.state_dict()
     common = wanted.keys() & state_dict.keys()
     shared_groups = {_group(key) for key in wanted} & {_group(key) for key in state_dict}
@@ -61,6 +62,43 @@ def check_fit(
             f'{source} does not fit {type(model).__name__}: {"; ".join(faults)}; choose the config that it was trained '
             'with, or convert it'
         )
+
+
+def check_numbers(state_dict: Mapping[str, Tensor], model: nn.Module, source: str = 'the checkpoint') -> None:
+    """Refuses weights that torch would leave out or convert without an error, so that a model stays random or is wrong.
+
+    Args:
+        state_dict: the weights.
+        model: what they are for.
+        source: what to call them.
+
+    Raises:
+        ValueError: if one of them is no tensor, has no content or is not dense, or is of another kind of numbers than
+            the model's; another precision is right.
+    """
+    for key, own in model.state_dict().items():
+        if key in state_dict and isinstance(own, Tensor):
+            fault = _fault_of(state_dict[key], own)
+            if fault:
+                raise ValueError(f'{source} does not fit {type(model).__name__}: {key} is {fault}; save dense tensors')
+
+
+def _fault_of(stored: object, own: Tensor) -> str | None:
+    if not isinstance(stored, Tensor):
+        return f'a {type(stored).__module__}.{type(stored).__qualname__}, which is not a tensor'
+    if stored.is_meta and not own.is_meta:
+        return 'on the meta device, without content'
+    if stored.is_quantized or stored.layout != torch.strided:
+        return 'quantized' if stored.is_quantized else 'sparse'
+    if _kind(stored.dtype) != _kind(own.dtype):
+        return f'of {stored.dtype}, where the model has {own.dtype}'
+    return None
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point or dtype.is_complex:
+        return 'real' if dtype.is_floating_point else 'complex'
+    return 'bool' if dtype == torch.bool else 'integer'
 
 
 def fit_encoder(
@@ -134,7 +172,9 @@ def source_grid(patches: int, grid: tuple[int, int], stored: tuple[int, int] | N
 
 def stored_grid(state_dict: Mapping[str, Tensor], prefix: str) -> tuple[int, int] | None:
     """The grid that :func:`remember_grid` noted for the module under ``prefix``, which ends with a dot; or None."""
-    return getattr(state_dict, '_metadata', {}).get(prefix[:-1], {}).get('grid')
+    grid = getattr(state_dict, '_metadata', {}).get(prefix[:-1], {}).get('grid')
+    is_grid = isinstance(grid, tuple | list) and len(grid) == 2 and all(type(n) is int and n > 0 for n in grid)
+    return tuple(grid) if is_grid else None
 
 
 def remember_grid(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict) -> None:

@@ -1,9 +1,10 @@
 """Weights of another architecture are refused in a sentence; those of another size are brought to the model's."""
 
+import numpy as np
 import pytest
 import torch
-from mae_plugin.models.fit import check_fit, source_grid, spread_input, spread_prediction
-from mmengine.runner import load_checkpoint
+from mae_plugin.models.fit import check_fit, check_numbers, source_grid, spread_input, spread_prediction
+from mmengine.runner import load_checkpoint, load_state_dict
 
 
 def test_a_part_is_enough(build_tiny):
@@ -43,6 +44,54 @@ def test_nothing_in_common(build_tiny):
         ValueError, match=r'it holds layer1 \(1\), fc \(1\), but the model backbone\.layers \(24\), neck'
     ):
         check_fit({'layer1.0.weight': torch.zeros(1), 'fc.bias': torch.zeros(1)}, build_tiny())
+
+
+SPARSE = torch.zeros(1, 1, 32).to_sparse()
+QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 1, 32), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ('weight', 'said'),
+    [
+        (np.zeros((1, 1, 32), np.float32), 'a numpy.ndarray, which is not a tensor'),
+        ([0.0] * 32, 'a builtins.list, which is not a tensor'),
+        (torch.zeros(1, 1, 32, device='meta'), 'on the meta device, without content'),
+        (SPARSE, 'sparse'),
+        (QUANTIZED, 'quantized'),
+        (torch.zeros(1, 1, 32, dtype=torch.int8), 'of torch.int8, where the model has torch.float32'),
+        (torch.zeros(1, 1, 32, dtype=torch.bool), 'of torch.bool, where the model has torch.float32'),
+        (torch.zeros(1, 1, 32, dtype=torch.complex64), 'of torch.complex64, where the model has torch.float32'),
+    ],
+)
+def test_weights_that_are_none(build_tiny, tmp_path, weight, said):
+    """These left the model random, with success, or were converted without a word."""
+    model = build_tiny()
+    weights = {**model.state_dict(), 'backbone.cls_token': weight}
+    with pytest.raises(ValueError, match=f'c.pth does not fit MAE: backbone.cls_token is {said}; save dense tensors'):
+        check_fit(weights, model, 'c.pth')
+    with pytest.raises(ValueError, match=f'does not fit MAE: backbone.cls_token is {said}'):
+        load_state_dict(model, weights)
+    # What is there and no tensor of the model's is none of its weights.
+    check_fit({**model.state_dict(), 'other': weight}, model)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_of_another_precision(build_tiny, dtype):
+    source, target = build_tiny(), build_tiny()
+    source.backbone.cls_token.data.fill_(0.5)
+    weights = {
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in source.state_dict().items()
+    }
+    load_state_dict(target, weights)
+    assert (target.backbone.cls_token == 0.5).all()
+
+
+def test_a_counter_stays_an_integer():
+    """BatchNorm counts its batches in int64."""
+    norm = torch.nn.BatchNorm1d(1)
+    check_numbers({'num_batches_tracked': torch.tensor(3, dtype=torch.int32)}, norm)
+    with pytest.raises(ValueError, match='num_batches_tracked is of torch.float32, where the model has torch.int64'):
+        check_numbers({'num_batches_tracked': torch.tensor(3.0)}, norm)
 
 
 def test_loading_a_part_on_purpose(build_tiny):
