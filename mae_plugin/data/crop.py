@@ -15,6 +15,8 @@ from ..models.functional import pair
 from .bands import has_no_data
 from .decode import ChannelOrder, ColorType, EncodedImage
 from .faults import SkippedImages
+from .files import is_out_of_descriptors, out_of_descriptors, read_file
+from .names import printable
 
 Box = tuple[float, float, float, float]
 """Top, left, height and width of a part of an image, in pixels."""
@@ -76,6 +78,8 @@ class _LoadCrop(BaseTransform):
             return self._crop(results, image.size, image.pixels)
         # Decoders raise what they like at broken files.
         except Exception as error:
+            if is_out_of_descriptors(error):
+                raise out_of_descriptors(printable(path)) from error
             if self.on_error == 'skip':
                 self.skipped.skip(path, error)
                 return None
@@ -85,7 +89,7 @@ class _LoadCrop(BaseTransform):
 
     def _open(self, path: str, data: bytes | None) -> EncodedImage:
         if data is None:
-            data = get(path) if '://' in path else _read(path)
+            data = get(path) if '://' in path else read_file(path)
         # Several crops of one image come one after the other (ResumableSampler's repeats); it is decoded once.
         if self._last is None or self._last.data != data:
             self._last = EncodedImage(data, self.channel_order, self.color_type)
@@ -105,12 +109,6 @@ class _LoadCrop(BaseTransform):
         top, left = round(top), round(left)
         img = img[top : top + round(height), left : left + round(width)]
         return resize(img, target, self.interpolation, self.nodata)
-
-
-def _read(path: str) -> bytes:
-    # A buffer would take half of the time.
-    with open(path, 'rb', buffering=0) as file:
-        return file.read()
 
 
 # A reduced crop keeps this many times the pixels of the output along each side; docs/benchmarks.md has what it costs.

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 
 import torch
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from .names import printable
+
+_FALSE_ALARM = 1e-6
+
+
+def exceeds_share(skipped: int, asked: int, share: float) -> bool:
+    """Whether so many skipped images prove that the true share is above the allowed one.
+
+    The question may be asked after every image: over a whole run, whatever its length, the answer is wrongly yes with
+    a probability below one in a million. The likelihood of the images under all shares, each as probable as the
+    others, is compared with that under the allowed share; such a ratio exceeds 1 / p with probability p at most
+    (Ville's inequality).
+
+    Args:
+        skipped: images that could not be read.
+        asked: all images.
+        share: what is allowed, from 0 to 1.
+    """
+    if skipped <= share * asked:
+        return False
+    if share == 0:
+        return True
+    fine = asked - skipped
+    under_all = math.lgamma(skipped + 1) + math.lgamma(fine + 1) - math.lgamma(asked + 2)
+    under_allowed = skipped * math.log(share) + fine * math.log1p(-share)
+    return under_all - under_allowed > -math.log(_FALSE_ALARM)
+
 
 class SkippedImages:
     """Counts images that were skipped, over all workers of a data loader, and says when they are too many.
 
     Args:
-        max_share: of the images asked for; more than this end the run.
+        max_share: of the images asked for; a share that is surely above it ends the run.
         at_least: images to ask for before the share is looked at.
     """
 
@@ -53,7 +81,8 @@ class SkippedImages:
         """
         self._skipped[self._slot()] += 1
         skipped, asked = self.skipped, self.asked
-        if asked >= self.at_least and skipped > self.max_share * asked:
+        path, reason = printable(path), printable(reason)
+        if asked >= self.at_least and exceeds_share(skipped, asked, self.max_share):
             raise RuntimeError(
                 f'{skipped} of {asked} images could not be read, more than the {self.max_share:.1%} that max_skipped '
                 f'allows; the last one: {path} ({reason})'

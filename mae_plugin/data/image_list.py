@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .files import OpenFiles
 from .index import Index, Names
-from .shards import read_member
 
 
 class ImageList(Sequence):
@@ -35,8 +35,7 @@ class ImageList(Sequence):
         self.places: np.ndarray | None = None
         self.labels: np.ndarray | None = None
         self.numbers: dict[str, int] | None = None
-        # Paths of open tar files and what the system calls them.
-        self._open_files: dict[str, int] = {}
+        self._open_files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self.names) if self.places is None else len(self.places)
@@ -59,7 +58,7 @@ class ImageList(Sequence):
             info['img_path'] = os.path.join(path, name)
             offset, size = int(self.arrays['offset'][place]), int(self.arrays['size'][place])
             try:
-                info['img_bytes'] = read_member(self._open_files, path, offset, size)
+                info['img_bytes'] = self._open_files.read(path, offset, size)
             # Whether a run goes on without it is said where other images are read, in the transform.
             except (OSError, ValueError) as error:
                 info['img_error'] = error
@@ -108,10 +107,6 @@ class ImageList(Sequence):
     def __deepcopy__(self, memo: dict) -> ImageList:
         """Shares the index, which nothing changes."""
         return self._view(self.places)
-
-    def __getstate__(self) -> dict:
-        """Leaves open files out, which mean nothing in another process."""
-        return {**self.__dict__, '_open_files': {}}
 
     def _view(self, places: np.ndarray | None) -> ImageList:
         view = object.__new__(type(self))

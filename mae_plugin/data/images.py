@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from .annotations import find_annotated, read_annotations
 from .classes import renumber
-from .folder import IMAGE_EXTENSIONS, index_folder
+from .entries import IMAGE_EXTENSIONS, no_image
+from .folder import index_folder
 from .image_list import ImageList
+from .names import printable
 from .shards import find_shards, index_shards
 
 
@@ -20,13 +22,15 @@ class IndexedImages(BaseDataset):
 
     The index is mapped from disk: a source of millions of images opens at once and takes no memory of its own in any
     process. Labels come from ``ann_file``, else from the ``.cls`` or ``.json`` members of tar files, else from the
-    first-level folders in alphabetical order.
+    first-level folders in alphabetical order, those without images included. A label is a class name or a whole number
+    from 0. Which entries are images is decided in :mod:`.entries`.
 
     Args:
         data_root: folder of the dataset.
         data_prefix: folder of the images below it, or a tar file; or mmpretrain's ``dict(img_path=…)``.
         ann_file: a text file with lines ``path label``, or a JSON file ``{path: label}``: the images to use, by path
-            below ``data_prefix``, and their labels. Without labels, lines of paths alone will do.
+            below ``data_prefix`` or absolute, and their labels. Without labels, lines of paths alone will do. An image
+            that is listed twice is used twice.
         with_label: whether images come with a label, ``gt_label``.
         extensions: endings of image files.
         index_dir: where indices are kept; ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if left out.
@@ -70,18 +74,22 @@ class IndexedImages(BaseDataset):
         if not self.img_prefix:
             raise ValueError('data_root and data_prefix are empty; name the folder of the images in one of them')
         source = os.path.normpath(self.img_prefix)
-        shards = find_shards(source)
+        shards, left_out = find_shards(source, self.extensions)
         if shards:
             index = index_shards(shards, self.extensions, self.index_dir)
         else:
             index = index_folder(source, self.extensions, self.index_dir)
         images = ImageList(source, index, shards)
+        for reason, number, example in index.notes['left_out']:
+            left_out.add(reason, example, number)
         if len(images) == 0:
-            raise FileNotFoundError(f'there is no image in {source} (looked for {", ".join(self.extensions)})')
+            raise no_image(source, self.extensions, left_out)
+        left_out.warn(source)
+        labels, faults = index.notes.get('labels'), index.notes.get('label_faults')
         if self.ann_file:
-            self._annotate(images, _read_annotations(self.ann_file, self.with_label))
-        elif self.with_label and index.notes.get('labels'):
-            self._label_by_members(images, index.notes['labels'])
+            self._annotate(images, read_annotations(self.ann_file, self.with_label))
+        elif self.with_label and (labels or faults):
+            self._label_by_members(images, labels, faults)
         elif self.with_label:
             self._label_by_folders(images, index.notes['classes'])
         return images
@@ -130,28 +138,30 @@ class IndexedImages(BaseDataset):
             return self.data_list.select(indices)
         return super()._get_unserialized_subset(indices)
 
-    def _annotate(self, images: ImageList, labels: dict[str, str | None]) -> None:
-        places = {images.names[place]: place for place in range(len(images.names))}
-        absent = [name for name in labels if name not in places]
-        if absent:
-            raise FileNotFoundError(
-                f'{len(absent)} of the {len(labels)} images in {self.ann_file} are not in {images.source}, such as '
-                f'{absent[0]}; paths count from there'
-            )
-        images.places = np.array([places[name] for name in labels])
-        if self.with_label:
-            numbers = self._number(images, set(labels.values()))
-            images.labels = np.full(len(images.names), -1)
-            images.labels[images.places] = [numbers[label] for label in labels.values()]
+    def _annotate(self, images: ImageList, pairs: list[tuple[str, str | None]]) -> None:
+        images.places = np.array(find_annotated(images, [name for name, _ in pairs], self.ann_file))
+        if not self.with_label:
+            return
+        labels = {}
+        for place, (name, label) in zip(images.places.tolist(), pairs, strict=True):
+            if labels.setdefault(place, label) != label:
+                raise ValueError(
+                    f'{self.ann_file} gives {printable(name)} two labels, {labels[place]} and {label}; remove one line'
+                )
+        numbers = self._number(images, set(labels.values()))
+        images.labels = np.full(len(images.names), -1)
+        images.labels[list(labels)] = [numbers[label] for label in labels.values()]
 
-    def _label_by_members(self, images: ImageList, labels: list[str]) -> None:
-        numbers = self._number(images, labels)
+    def _label_by_members(self, images: ImageList, labels: list[str], faults: list[str]) -> None:
         by_label = images.arrays['label']
-        images.labels = np.array([numbers[label] for label in labels])[by_label]
         if unlabelled := np.flatnonzero(by_label < 0).tolist():
+            reason = f' ({faults[0]})' if faults else ''
             raise ValueError(
-                f'{len(unlabelled)} images in {images.source} have no label, such as {images.names[unlabelled[0]]}'
+                f'{len(unlabelled)} images in {images.source} have no label, such as '
+                f'{printable(images.names[unlabelled[0]])}{reason}'
             )
+        numbers = self._number(images, labels)
+        images.labels = np.array([numbers[label] for label in labels])[by_label]
 
     def _label_by_folders(self, images: ImageList, folders: list[str]) -> None:
         if '' in folders:
@@ -168,7 +178,13 @@ class IndexedImages(BaseDataset):
     def _number(self, images: ImageList, labels: Iterable[str], named: bool = False) -> dict[str, int]:
         """Numbers labels by ``classes``, or as the numbers that they are, or in alphabetical order."""
         labels = sorted(labels)
-        if self.CLASSES is None and not named and all(label.isdigit() for label in labels):
+        digits = [label for label in labels if label.isdecimal()]
+        if self.CLASSES is None and not named and digits:
+            if names := [label for label in labels if not label.isdecimal()]:
+                raise ValueError(
+                    f'{self.ann_file or images.source} has labels that are numbers, such as {digits[0]}, and labels '
+                    f'that are names, such as {names[0]}; use one of both, or name all classes with classes=[…]'
+                )
             return {label: int(label) for label in labels}
         classes = self._metainfo.setdefault('classes', tuple(labels))
         known = {} if named else {str(number): number for number in range(len(classes))}
@@ -176,18 +192,3 @@ class IndexedImages(BaseDataset):
         if unknown := [label for label in labels if label not in known]:
             raise ValueError(f'{images.source} has labels that are not among its {len(classes)} classes: {unknown[:5]}')
         return known
-
-
-def _read_annotations(path: str, with_label: bool) -> dict[str, str | None]:
-    """The labels of images by path, None where there are none."""
-    with open(path, encoding='utf-8') as file:
-        if path.endswith('.json'):
-            try:
-                return {name: str(label) for name, label in json.load(file).items()}
-            except (ValueError, AttributeError) as error:
-                raise ValueError(f'{path} is no JSON file of the form {{"path": label}}: {error}') from error
-        lines = [line.strip() for line in file if line.strip()]
-    pairs = [line.rpartition(' ')[::2] if with_label else (line, None) for line in lines]
-    if unlabelled := [label for name, label in pairs if not name]:
-        raise ValueError(f'the line {unlabelled[0]!r} of {path} has no label; lines are of the form "path label"')
-    return dict(pairs)

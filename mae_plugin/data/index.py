@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Index(NamedTuple):

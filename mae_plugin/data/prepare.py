@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-import bz2
-import functools
-import gzip
 import hashlib
 import io
 import json
-import lzma
 import multiprocessing
 import os
 import shutil
 import tarfile
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import simplejpeg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..checkpoints.files import write_atomically
+from .contents import open_source
 from .crop import resize
 from .decode import EncodedImage
-from .folder import IMAGE_EXTENSIONS, scan_folder
-from .shards import member_key, read_member, scan_shard
+from .entries import IMAGE_EXTENSIONS, class_folders, no_image
+from .files import is_out_of_descriptors, out_of_descriptors
+from .labels import member_key
+from .names import printable
 
-Members = list[tuple[str, object, str | None]]
-"""Names of images, where each is found, by whatever the function beside them reads it, and labels kept beside them."""
 
-_COMPRESSED = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
+class Member(NamedTuple):
+    """An image of the source.
+
+    Attributes:
+        name: within the source.
+        place: where it is found, by whatever function reads it.
+        label: kept beside it.
+        jpeg: its name once it is reduced and hence a JPEG.
+    """
+
+    name: str
+    place: object
+    label: str | None
+    jpeg: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Plan:
     extensions: Sequence[str] = IMAGE_EXTENSIONS
 
     def __post_init__(self) -> None:
-        if not os.path.exists(self.source):
+        if not os.path.isdir(self.source) and not os.path.isfile(self.source):
             raise FileNotFoundError(f'there is no folder or archive {self.source}')
         object.__setattr__(self, 'source', os.path.abspath(self.source))
         object.__setattr__(self, 'inside', self.inside.strip('/'))
@@ -76,8 +87,8 @@ class Plan:
 def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     """Writes ``shard-00000.tar`` and so on and ``manifest.json`` into a folder, in parallel.
 
-    Names keep their folders, so that class folders stay labels, as do the ``.cls`` and ``.json`` members of a tar file,
-    which become ``.cls``. Every image is decoded once to see that it can be;
+    Names keep their folders, so that class folders stay labels, also those without images. So do the ``.cls`` and
+    ``.json`` members of a tar file, which become ``.cls``. Every image is decoded once to see that it can be;
     those that cannot are left out and listed. After a kill the same call goes on where it was: a shard is there whole
     or not at all, and with the same plan it is always the same to the last byte.
 
@@ -88,7 +99,8 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
 
     Returns:
         The manifest: ``plan``, ``images``, ``bytes``, ``shards`` with ``file``, ``images``, ``bytes`` and ``sha256`` of
-        each, and ``skipped`` with ``name`` and ``reason`` of each image that was left out.
+        each, ``skipped`` with ``name`` and ``reason`` of each image that was left out, and ``left_out`` with reasons,
+        numbers and examples of whatever else was (see :mod:`.entries`).
 
     Raises:
         FileNotFoundError: if there is no image in the source.
@@ -105,19 +117,22 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     if manifest.is_file():
         return json.loads(manifest.read_text())
     parts.mkdir(exist_ok=True)
-    members, read = _open_source(plan, parts)
-    if not members:
-        raise FileNotFoundError(f'there is no image in {os.path.join(plan.source, plan.inside)}')
-    names = hashlib.sha256('\0'.join(name for name, *_ in members).encode(errors='surrogateescape')).hexdigest()
+    source = open_source(plan.source, plan.inside, tuple(plan.extensions), parts)
+    if not source.images:
+        raise no_image(os.path.join(plan.source, plan.inside), plan.extensions, source.left_out)
+    source.left_out.warn(plan.source)
+    names = hashlib.sha256('\0'.join(name for name, *_ in source.images).encode(errors='surrogateescape')).hexdigest()
     _agree(parts / 'names.json', names, f'{plan.source} holds other images than when {target} was begun')
 
+    jpegs = jpeg_names([name for name, *_ in source.images])
+    members = [Member(*image, jpeg) for image, jpeg in zip(source.images, jpegs, strict=True)]
     groups = [members[start : start + plan.per_shard] for start in range(0, len(members), plan.per_shard)]
     reports = [parts / f'{number:05d}.json' for number in range(len(groups))]
-    _write_shards(plan, groups, [target / f'shard-{report.stem}.tar' for report in reports], reports, read, workers)
+    _write_shards(plan, groups, [target / f'shard-{report.stem}.tar' for report in reports], reports, source, workers)
     shards = [json.loads(report.read_text()) for report in reports]
     skipped = [fault for shard in shards for fault in shard.pop('skipped')]
     totals = {key: sum(shard[key] for shard in shards) for key in ('images', 'bytes')}
-    result = dict(plan=asdict(plan), **totals, shards=shards, skipped=skipped)
+    result = dict(plan=asdict(plan), **totals, shards=shards, skipped=skipped, left_out=source.left_out.notes())
     write_atomically(manifest, _json(result))
     shutil.rmtree(parts)
     return result
@@ -135,60 +150,35 @@ def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1) + '\n').encode()
 
 
-def _open_source(plan: Plan, parts: Path) -> tuple[Members, Callable[[object], bytes]]:
-    """The images of a source in alphabetical order, and how to read one."""
-    extensions = tuple(plan.extensions)
-    if os.path.isdir(plan.source):
-        root = os.path.join(plan.source, plan.inside)
-        return [(name, os.path.join(root, name), None) for name in scan_folder(root, extensions)[0]], _read_file
-    if zipfile.is_zipfile(plan.source):
-        names = [name for name in _zip(plan.source, os.getpid()).namelist() if name.lower().endswith(extensions)]
-        members, read = [(name, name, None) for name in names], functools.partial(_read_zip, plan.source)
-    else:
-        path = _uncompressed(plan.source, parts / 'source.tar')
-        members = [(name, (offset, size), label) for name, offset, size, label in scan_shard(path, extensions)]
-        read = functools.partial(_read_tar, {}, path)
-    prefix = f'{plan.inside}/' if plan.inside else ''
-    inside = [member for member in members if member[0].startswith(prefix)]
-    return sorted((name.removeprefix(prefix), *rest) for name, *rest in inside), read
+def jpeg_names(names: Sequence[str]) -> list[str]:
+    """Names that images have as JPEGs.
+
+    ``a.png`` becomes ``a.jpg``, or ``a.png.jpg`` where another image is, or becomes, ``a.jpg``.
+    """
+    stems = [name if _is_jpeg(name) else f'{os.path.splitext(name)[0]}.jpg' for name in names]
+    times, taken = Counter(stems), set(names)
+    result = []
+    for name, jpeg in zip(names, stems, strict=True):
+        if not _is_jpeg(name):
+            jpeg = jpeg if times[jpeg] == 1 else f'{name}.jpg'
+            while jpeg in taken:
+                jpeg = f'{jpeg}.jpg'
+            taken.add(jpeg)
+        result.append(jpeg)
+    return result
 
 
-def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()
+def _is_jpeg(name: str) -> bool:
+    return name.lower().endswith(('.jpg', '.jpeg'))
 
 
-@functools.lru_cache(maxsize=1)
-def _zip(path: str, process: int) -> zipfile.ZipFile:
-    # An open file and its position cannot be shared by processes.
-    return zipfile.ZipFile(path)
-
-
-def _read_zip(path: str, name: str) -> bytes:
-    return _zip(path, os.getpid()).read(name)
-
-
-def _read_tar(open_files: dict, path: str, place: tuple[int, int]) -> bytes:
-    return read_member(open_files, path, *place)
-
-
-def _uncompressed(source: str, target: Path) -> str:
-    """A tar file to read from any place in: the source, or what it holds if it is compressed, written beside."""
-    with open(source, 'rb') as file:
-        opener = _COMPRESSED.get(file.read(2))
-    if opener is None or target.is_file():
-        return source if opener is None else str(target)
-    part = target.with_suffix('.part')
-    with opener(source) as packed, open(part, 'wb') as file:
-        shutil.copyfileobj(packed, file, 2**20)
-    os.replace(part, target)
-    return str(target)
-
-
-def _write_shards(plan, groups, targets, reports, read, workers) -> None:
+def _write_shards(plan, groups, targets, reports, source, workers) -> None:
     """Writes the shards that have no report yet."""
     missing = [number for number, report in enumerate(reports) if not report.is_file()]
     if not missing:
         return
+    # The first one keeps the class folders without images.
+    empty = sorted({*source.folders} - {*class_folders((name for name, *_ in source.images), ())})
     done = multiprocessing.Value('q', sum(map(len, groups)) - sum(len(groups[number]) for number in missing))
     columns = (
         TextColumn('{task.description}'),
@@ -200,7 +190,15 @@ def _write_shards(plan, groups, targets, reports, read, workers) -> None:
     context = multiprocessing.get_context('fork')
     with ProcessPoolExecutor(workers, context, _share, (done,)) as pool:
         tasks = {
-            pool.submit(_write_shard, plan, groups[number], targets[number], reports[number], read)
+            pool.submit(
+                _write_shard,
+                plan,
+                groups[number],
+                () if number else empty,
+                targets[number],
+                reports[number],
+                source.read,
+            )
             for number in missing
         }
         with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -226,30 +224,47 @@ def _share(done) -> None:
     _done = done
 
 
-def _write_shard(plan: Plan, members: Members, target: Path, report: Path, read: Callable[[object], bytes]) -> None:
-    """Writes a tar file, and then a report of it, which says that it is whole."""
-    skipped = []
+def _write_shard(
+    plan: Plan,
+    members: Sequence[Member],
+    folders: Sequence[str],
+    target: Path,
+    report: Path,
+    read: Callable[[object], bytes],
+) -> None:
+    """Writes a tar file, and then a report of it, which says that it is whole.
+
+    Class folders of which it holds no image become members, lest classes get other numbers: ``folders``, and those
+    whose images all turn out to be broken.
+    """
+    skipped, written = [], set()
     part = target.with_suffix('.part')
     with open(part, 'wb') as file:
         with tarfile.open(fileobj=file, mode='w') as tar:
-            for name, place, label in members:
+            for member in members:
                 try:
-                    name, data = _fit(name, read(place), plan)
+                    name, data = _fit(member, read(member.place), plan)
                 # Decoders raise what they like at broken files.
                 except Exception as error:
-                    skipped.append(dict(name=name, reason=str(error) or type(error).__name__))
+                    if is_out_of_descriptors(error):
+                        raise out_of_descriptors(printable(member.name)) from error
+                    skipped.append(dict(name=member.name, reason=str(error) or type(error).__name__))
                 else:
+                    written.add(name)
                     _add(tar, name, data)
-                    if label is not None:
-                        _add(tar, f'{member_key(name)}.cls', label.encode())
+                    if member.label is not None:
+                        _add(tar, f'{member_key(name)}.cls', member.label.encode())
                 with _done.get_lock():
                     _done.value += 1
+            classes = {*folders, *class_folders((member.name for member in members), ())}
+            for folder in sorted(classes - {'', *class_folders(written, ())}):
+                _add_folder(tar, folder)
         file.flush()
         os.fsync(file.fileno())
-    written = part.read_bytes()
+    content = part.read_bytes()
     os.replace(part, target)
-    summary = dict(file=target.name, images=len(members) - len(skipped), bytes=len(written))
-    write_atomically(report, _json({**summary, 'sha256': hashlib.sha256(written).hexdigest(), 'skipped': skipped}))
+    summary = dict(file=target.name, images=len(members) - len(skipped), bytes=len(content))
+    write_atomically(report, _json({**summary, 'sha256': hashlib.sha256(content).hexdigest(), 'skipped': skipped}))
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -258,7 +273,13 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _fit(name: str, data: bytes, plan: Plan) -> tuple[str, bytes]:
+def _add_folder(tar: tarfile.TarFile, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    tar.addfile(member)
+
+
+def _fit(member: Member, data: bytes, plan: Plan) -> tuple[str, bytes]:
     """An image's name and content as they go into a shard."""
     try:
         image = EncodedImage(data, 'rgb')
@@ -268,11 +289,9 @@ def _fit(name: str, data: bytes, plan: Plan) -> tuple[str, bytes]:
             raise
         # Of bands that are no colours; damaged files raise once more.
         EncodedImage(data, color_type='unchanged').pixels()
-        return name, data
+        return member.name, data
     shorter = min(image.size)
     if plan.size is None or shorter <= plan.size:
-        return name, data
+        return member.name, data
     size = [max(plan.size, round(side * plan.size / shorter)) for side in image.size]
-    stem, ending = os.path.splitext(name)
-    name = name if ending.lower() in ('.jpg', '.jpeg') else f'{stem}.jpg'
-    return name, simplejpeg.encode_jpeg(resize(pixels, size), plan.quality, 'RGB', '420')
+    return member.jpeg, simplejpeg.encode_jpeg(resize(pixels, size), plan.quality, 'RGB', '420')

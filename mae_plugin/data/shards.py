@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from rich.progress import track
 
-from .folder import IMAGE_EXTENSIONS
+from .entries import IMAGE_EXTENSIONS, LeftOut, class_folders, is_tar, refuse_mixture
+from .folder import scan_folder
 from .index import Index, Names, cached_index
+from .tars import scan_tar
 
 _COLUMNS = 'shard', 'offset', 'size', 'label'
 
 
-def find_shards(source: str) -> list[str]:
-    """The tar files that a source consists of: itself, or all those in the folder, if it holds any."""
-    if os.path.isfile(source):
-        return [os.path.abspath(source)]
-    return sorted(str(path.absolute()) for path in Path(source).glob('*.tar'))
+def find_shards(source: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> tuple[list[str], LeftOut]:
+    """The tar files that a source consists of: itself, or all those in the folder, if it holds any; and what is not.
+
+    Raises:
+        ValueError: if the source is a FIFO or a device, or a folder that holds both images and tar files.
+    """
+    if not os.path.isdir(source):
+        if os.path.exists(source) and not os.path.isfile(source):
+            raise ValueError(f'{source} is neither a folder nor a regular file')
+        return [os.path.abspath(source)] if os.path.isfile(source) else [], LeftOut()
+    if not any(map(is_tar, os.listdir(source))):
+        return [], LeftOut()
+    scan = scan_folder(source, extensions)
+    refuse_mixture(source, scan.images, scan.tars)
+    if not scan.tars:
+        return [], LeftOut()
+    return [os.path.join(os.path.abspath(source), name) for name in scan.tars], scan.left_out
 
 
 def index_shards(
@@ -39,8 +50,9 @@ def index_shards(
 
     Returns:
         An index with ``text`` and ``ends``, the :class:`Names` of the images; ``shard``, ``offset`` and ``size`` of
-        each; ``label``, -1 where it has none; and the notes ``labels``, the labels that those numbers stand for, and
-        ``classes``, the first-level folders, as for :func:`index_folder`.
+        each; ``label``, -1 where it has none; and the notes ``labels``, the labels that those numbers stand for,
+        ``label_faults``, what is wrong with the first label that is not valid, and ``classes`` and ``left_out`` as for
+        :func:`index_folder`.
 
     Raises:
         ValueError: if one of them is no tar file, or compressed.
@@ -49,20 +61,23 @@ def index_shards(
     def make() -> Index:
         states = [_state(path) for path in paths]
         with ThreadPoolExecutor(min(8, len(paths))) as pool:
-            scans = pool.map(lambda path: scan_shard(path, extensions), paths)
-            members = [
-                (shard, *member)
-                for shard, scan in enumerate(track(scans, 'indexing shards', total=len(paths), transient=True))
-                for member in scan
-            ]
+            results = pool.map(lambda path: scan_tar(path, extensions), paths)
+            scans = list(track(results, 'indexing shards', total=len(paths), transient=True))
+        members = [
+            (shard, name, *place, label) for shard, scan in enumerate(scans) for name, place, label in scan.images
+        ]
         labels = sorted({label for *_, label in members if label is not None})
         numbers = {label: number for number, label in enumerate(labels)}
         rows = [(shard, offset, size, numbers.get(label, -1)) for shard, _, offset, size, label in members]
         columns = torch.tensor(rows, dtype=torch.long).reshape(-1, 4).unbind(1)
         arrays = {name: column.clone() for name, column in zip(_COLUMNS, columns, strict=True)}
         arrays['text'], arrays['ends'] = Names.arrays(name for _, name, *_ in members)
-        classes = {name.partition('/')[0] if '/' in name else '' for _, name, *_ in members}
-        return Index(arrays, dict(states=states, labels=labels, classes=sorted(classes)))
+        folders = set().union(*(scan.folders for scan in scans))
+        classes = class_folders((name for _, name, *_ in members), folders)
+        faults = [fault for scan in scans for fault in scan.label_faults]
+        left_out = LeftOut(note for scan in scans for note in scan.left_out.notes())
+        notes = dict(states=states, labels=labels, label_faults=faults[:1], classes=classes)
+        return Index(arrays, {**notes, 'left_out': left_out.notes()})
 
     def is_current(index: Index) -> bool:
         return index.notes['states'] == [_state(path) for path in paths]
@@ -70,59 +85,6 @@ def index_shards(
     return cached_index(f'{" ".join(paths)} ({" ".join(sorted(extensions))})', index_dir, is_current, make)
 
 
-def read_member(files: dict[str, int], path: str, offset: int, size: int) -> bytes:
-    """Reads a part of a file, which stays open in ``files``; forks may share them, as nothing is sought."""
-    if path not in files:
-        files[path] = os.open(path, os.O_RDONLY)
-    data = os.pread(files[path], size, offset)
-    if len(data) < size:
-        raise ValueError(f'{path} ends before byte {offset + size}; it was cut off after it had been indexed')
-    return data
-
-
 def _state(path: str) -> list:
     status = os.stat(path)
     return [path, status.st_size, status.st_mtime_ns]
-
-
-def scan_shard(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> list[tuple[str, int, int, str | None]]:
-    """Name, offset, size and label of every image in a tar file."""
-    images, labels = [], {}
-    try:
-        with tarfile.open(path, 'r:') as file:
-            for member in file:
-                name = member.name.removeprefix('./')
-                base = os.path.basename(name)
-                if not member.isreg() or base.startswith('.'):
-                    continue
-                key, ending = member_key(name), base.partition('.')[2]
-                if name.lower().endswith(extensions):
-                    images.append((name, member.offset_data, member.size, key))
-                elif ending in ('cls', 'json'):
-                    labels[key] = _label(file.extractfile(member).read(), ending)
-                # tarfile keeps every member that it has seen.
-                file.members = []
-    except tarfile.TarError as error:
-        raise ValueError(
-            f'{path} cannot be read as an uncompressed tar file ({error}); unpack or prepare it'
-        ) from error
-    return [(name, offset, size, labels.get(key)) for name, offset, size, key in images]
-
-
-def member_key(name: str) -> str:
-    """What an image and its label have in common: the path up to the first dot of the file's name."""
-    folder, base = os.path.split(name)
-    return os.path.join(folder, base.partition('.')[0])
-
-
-def _label(content: bytes, ending: str) -> str | None:
-    """The label in a member, None if there is none."""
-    try:
-        if ending == 'cls':
-            return content.decode().strip()
-        notes = json.loads(content)
-    # Of no interest where images are read without labels.
-    except ValueError:
-        return None
-    label = notes.get('label', notes.get('cls')) if isinstance(notes, dict) else None
-    return None if label is None else str(label)

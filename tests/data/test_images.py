@@ -257,8 +257,8 @@ def test_class_names(tree, tmp_path):
             for text in ('["cat/000.jpg"]', '{"cat/000.jpg": ')
         ),
         (
-            lambda root: (root / 'cat' / 'a.tar').write_bytes(b'no tar file' * 100),
-            dict(data_prefix='cat'),
+            lambda root: [(root / 'tars').mkdir(), (root / 'tars' / 'a.tar').write_bytes(b'no tar file' * 100)],
+            dict(data_prefix='tars'),
             ValueError,
             'a.tar cannot be read as an uncompressed tar file',
         ),
