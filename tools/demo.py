@@ -19,6 +19,7 @@ import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import torch
 from mae_plugin.apis import ReconstructionInferencer, draw_curves, draw_grid, find_images, read_log, save_figure
+from mae_plugin.data.names import printable
 from mae_plugin.engine.launch import SetupErrors
 from mae_plugin.models import functional as F
 from mmengine.config import Config
@@ -27,6 +28,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +84,7 @@ def shrink(files: list[Path], folder: Path, size: int) -> tuple[int, int]:
             with Image.open(file) as image:
                 image = ImageOps.exif_transpose(image).convert('RGB')
         except OSError as error:
-            console.print(f'[yellow]left out {file}: {error}[/]', soft_wrap=True)
+            console.print(Text(printable(f'left out {file}: {error}'), 'yellow'), soft_wrap=True)
             continue
         scale = 1.125 * size / min(image.size)
         image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
@@ -232,7 +234,7 @@ def main() -> None:
     console.print(table)
     panels = sorted(work_dir.glob('*/vis_data/vis_image/*.png'), key=lambda path: path.stat().st_mtime)
     for path in (*panels[-1:], *(work_dir / name for name in ('reconstruction.png', 'loss.png', 'results.json'))):
-        console.print(str(path), soft_wrap=True)
+        console.print(Text(printable(path)), soft_wrap=True)
 
 
 if __name__ == '__main__':

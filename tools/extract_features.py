@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
 from mae_plugin.apis.features import check_feature_file
+from mae_plugin.data.names import printable
 from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
 
 
@@ -29,11 +30,11 @@ def main() -> None:
         inferencer = FeatureInferencer(model, pretrained, args.device)
         features = inferencer(images, batch_size=args.batch_size, pool=args.pool)
         save_features(args.out, features, images, args.force)
-        print(f'{args.out}: {features.shape[1]} features of {len(images)} images')
+        print(printable(f'{args.out}: {features.shape[1]} features of {len(images)} images'))
         if args.pca:
             pictures, colours = inferencer.colour_patches(images[: args.pca_images], args.batch_size)
             save_figure(draw_tokens(pictures, colours), args.pca, args.force)
-            print(args.pca)
+            print(printable(args.pca))
 
 
 if __name__ == '__main__':

@@ -6,10 +6,12 @@ python tools/prepare_dataset.py imagenet.zip shards/train --inside imagenet/trai
 
 import argparse
 
-from mae_plugin.data.folder import IMAGE_EXTENSIONS
+from mae_plugin.data.entries import IMAGE_EXTENSIONS
+from mae_plugin.data.names import printable
 from mae_plugin.data.prepare import Plan, prepare
 from mae_plugin.engine.launch import SetupErrors
 from rich.console import Console
+from rich.text import Text
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,13 +38,15 @@ def main() -> None:
         manifest = prepare(plan, args.target, args.workers)
     console = Console(soft_wrap=True)
     for fault in manifest['skipped'][:20]:
-        console.print(f'[yellow]left out {fault["name"]}: {fault["reason"]}[/]')
+        # Names of files are no markup.
+        console.print(Text(printable(f'left out {fault["name"]}: {fault["reason"]}'), 'yellow'))
     if len(manifest['skipped']) > 20:
         console.print(f'[yellow]and {len(manifest["skipped"]) - 20} more, listed in the manifest[/]')
-    console.print(
+    summary = (
         f'{manifest["images"]:,} images, {manifest["bytes"] / 1e6:,.1f} MB, {len(manifest["shards"])} tar files, '
         f'{len(manifest["skipped"])} left out: {args.target}/manifest.json'
     )
+    console.print(Text(printable(summary)))
 
 
 if __name__ == '__main__':

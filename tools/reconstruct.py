@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
 from mae_plugin.checkpoints.formats import check_free
+from mae_plugin.data.names import printable
 from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,9 +59,9 @@ def main() -> None:
             save_figure(draw_grid(rows[start : start + args.rows], args.show or all_or_two), path, args.force)
     table = Table('image', 'masked', 'loss')
     for result in (result for row in rows for result in row):
-        table.add_row(result.path, f'{result.mask.mean():.0%}', f'{result.loss:.4f}')
+        table.add_row(Text(printable(result.path)), f'{result.mask.mean():.0%}', f'{result.loss:.4f}')
     Console().print(table)
-    print(*paths, sep='\n')
+    print(*map(printable, paths), sep='\n')
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from ..checkpoints.formats import check_free, staged
+from ..data.names import printable
 from ..models import functional as F
 from .images import ImageLike, to_pictures
 from .inferencer import ImageInferencer
@@ -120,10 +121,10 @@ def save_features(path: str | Path, features: np.ndarray, files: Sequence[str | 
         path: ``.npz`` for the arrays ``features`` (N, D) and ``files`` (N,); ``.parquet``, which needs pyarrow, for the
             columns ``file`` and ``feature``.
         features: (N, D).
-        files: N names.
+        files: N names; bytes in them that are not UTF-8 are written as ``\\xe9``.
         force: overwrite what is there.
     """
-    path, files = Path(path), [str(file) for file in files]
+    path, files = Path(path), [printable(file) for file in files]
     check_feature_file(path, force)
     with staged(path, force) as unfinished:
         if path.suffix == '.npz':

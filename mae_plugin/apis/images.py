@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..data import LoadCenterCrop
-from ..data.folder import IMAGE_EXTENSIONS
+from ..data.entries import ARCHIVES, IMAGE_EXTENSIONS
+from ..data.folder import scan_folder
 from ..models import functional as F
 
 ImageLike = str | Path | np.ndarray | Image.Image
@@ -26,17 +27,24 @@ ImageLike = str | Path | np.ndarray | Image.Image
 def find_images(*places: str | Path) -> list[Path]:
     """The images that files, folders (searched with their subfolders) and patterns such as ``photos/*.jpg`` name.
 
+    In folders these are the images that :class:`IndexedImages` finds. A pattern names all regular files that match.
+
     Raises:
         FileNotFoundError: for a place where there is none.
     """
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            new = sorted(path for path in place.rglob('*') if path.suffix.lower() in IMAGE_EXTENSIONS)
+            scan = scan_folder(str(place), show_progress=False)
+            for name in scan.tars:
+                scan.left_out.add(ARCHIVES, name)
+            scan.left_out.warn(str(place))
+            new = [place / name for name in scan.images]
             if not new:
                 raise FileNotFoundError(f'the folder {place} holds no images ({", ".join(IMAGE_EXTENSIONS)})')
         else:
-            new = [place] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
+            matches = [] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
+            new = [place] if place.is_file() else [match for match in matches if match.is_file()]
             if not new:
                 raise FileNotFoundError(f'there is no image, folder or pattern with matches {place}')
         found += new

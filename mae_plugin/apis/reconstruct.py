@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..data.collate import CheckedCollate
 from ..models import MAE, MAEPretrainHead, MAEViT
 from ..models import functional as F
 from .images import ImageLike, is_single, to_pictures
@@ -158,7 +158,7 @@ class ReconstructionInferencer(ImageInferencer):
         generator.seed() if seed is None else generator.manual_seed(seed)
         done = 0
         for images in self._get_chunk_data(map(self.pipeline, inputs), batch_size):
-            batch = default_collate(images)
+            batch = CheckedCollate()(images)
             if mask is None:
                 chosen = draw_masks(self.model, batch['inputs'], mask_ratio, generator)
             else:

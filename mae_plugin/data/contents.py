@@ -52,7 +52,7 @@ def open_source(source: str, inside: str, extensions: tuple[str, ...], scratch: 
         ValueError: if it is no archive, a damaged one, or a folder that holds both images and tar files.
     """
     if os.path.isdir(source):
-        root = os.path.join(source, inside)
+        root = os.path.join(source, inside) if inside else source
         scan = scan_folder(root, extensions)
         refuse_mixture(root, scan.images, scan.tars)
         for name in scan.tars:

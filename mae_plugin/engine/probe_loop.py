@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..apis.features import pooled_features
 from ..apis.probe import LinearClassifier, knn_predict
+from ..data.collate import CheckedCollate
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -58,7 +59,7 @@ class ProbeLoop(ValLoop):
             raise ValueError(f'val_dataloader is {type(dataloader).__name__}; a probe needs its config, a dict')
         # The shares of the processes are put together again by this sampler's order.
         fixed = dict(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
-        dataloader = {**dataloader, **fixed, 'collate_fn': dict(type='default_collate')}
+        dataloader = {**dataloader, **fixed, 'collate_fn': CheckedCollate()}
         super().__init__(runner, dataloader, evaluator, fp16)
         dataset = DATASETS.build({**dataloader['dataset'], **bank})
         if bank_size is not None and bank_size < len(dataset):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from mmengine.dataset import default_collate
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -19,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..apis.reconstruct import Reconstruction, check_reconstructs, draw_masks, reconstruct_batch
+from ..data.collate import CheckedCollate
 from .addresses import seeded
 from .sharded import FullyShardedModel
 
@@ -110,7 +110,7 @@ class ReconstructionHook(Hook):
 
     def _samples(self, dataset: Dataset) -> dict:
         number = min(self.num_images, len(dataset))
-        return default_collate([dataset[i * len(dataset) // number] for i in range(number)])
+        return CheckedCollate()([dataset[i * len(dataset) // number] for i in range(number)])
 
     def _reconstruct(self, model: nn.Module, batch: dict) -> list[Reconstruction]:
         with _evaluating(model), seeded(self.seed), torch.no_grad():

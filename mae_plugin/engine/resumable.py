@@ -16,6 +16,7 @@ import torch
 from mmengine.dist import broadcast
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from ..data.collate import CheckedCollate
 from .addresses import AddressedDataset, ResumableSampler, seed_at, seed_generators
 from .batch import EffectiveBatch
 from .preemption import obey_parent_alone
@@ -204,5 +205,6 @@ def _with_addresses(dataloader: dict, seed: int, endless: bool, batch: Effective
             multiple=batch.total if whole else 1,
             **{name: sampler[name] for name in ('shuffle', 'repeats') if name in sampler},
         ),
+        'collate_fn': CheckedCollate(dataloader.get('collate_fn', dict(type='pseudo_collate'))),
         'worker_init_fn': dict(type=obey_parent_alone),
     }

@@ -44,7 +44,7 @@ def main() -> None:
             try:
                 counts[key][name] = count(name, ARCHS[key])
             except ImportError as error:
-                Console(stderr=True).print(f'{name} is left out: {error}')
+                Console(stderr=True).print(f'{name} is left out: {error}', markup=False)
     for name in names:
         cells = []
         for key in args.arch:

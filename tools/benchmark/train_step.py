@@ -102,7 +102,7 @@ def measure(args: argparse.Namespace, key: str, batch: int, device: torch.device
             try:
                 turns[name] = warmed_up(name, key, images, device.type == 'cuda' and not args.no_compile)
             except (ImportError, torch.OutOfMemoryError) as error:
-                LOG.print(f'{name} is left out: {str(error).splitlines()[0]}')
+                LOG.print(f'{name} is left out: {str(error).splitlines()[0]}', markup=False)
             progress.advance(work)
         for _ in range(args.rounds):
             # A side pays for what the one before it left behind, so that one must not always be the same.
@@ -111,7 +111,7 @@ def measure(args: argparse.Namespace, key: str, batch: int, device: torch.device
                     turns[name].take(images, args.seconds)
                 except torch.OutOfMemoryError as error:
                     # The sides that came after it take room too; fewer --sides leave more.
-                    LOG.print(f'{name} is left out: {str(error).splitlines()[0]}')
+                    LOG.print(f'{name} is left out: {str(error).splitlines()[0]}', markup=False)
                     del turns[name]
                 progress.advance(work)
     if not turns:
