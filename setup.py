@@ -33,6 +33,7 @@ setup(
     install_requires=[
         'torch>=2.6',
         'torchvision',
+        'imagecodecs',
         'numpy',
         'matplotlib',
         'pillow',
@@ -47,8 +48,18 @@ setup(
         'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmpretrain>=1.3.6', 'opencv-python-headless'],
         'demo': ['elpv-dataset>=1.0.0'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'heif': ['pillow-heif'],
         'parquet': ['pyarrow'],
-        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'ruff', 'scikit-learn', 'timm>=1', 'transformers>=5'],
+        'test': [
+            'pillow-heif',
+            'pytest',
+            'pytest-timeout',
+            'pytest-xdist',
+            'ruff',
+            'scikit-learn',
+            'timm>=1',
+            'transformers>=5',
+        ],
     },
     cmdclass={'build_py': BuildWithConfigs},
 )

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
-import cv2
 import numpy as np
+from PIL import Image
 
 from .formats import NUMPY, PNG, TIFF, open_image
-from .limits import check_size
+from .heif import is_heif, read_deep_heif
 from .numpy_file import read_npy
+from .orientation import parse_orientation, upright
 from .plausible import check_png
+from .tiff import Page, read_tiff
+
+# By the color type in the header.
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
-def read_bands(data: bytes) -> np.ndarray:
+def read_bands(data: bytes, page: Page = None) -> np.ndarray:
     """Decodes the content of a file to (H, W, C) with the bands and the number type that it has.
 
-    Arrays in ``.npy`` files, and TIFF files whose pages are not marked as samples of one image, may be (H, W),
-    (H, W, C) or (C, H, W): of the first and the last axis the shorter is the bands'. 16-bit images keep their 16 bits,
-    palettes become colours.
+    Arrays in ``.npy`` files may be (H, W), (H, W, C) or (C, H, W): of the first and the last axis the shorter is the
+    bands'. TIFF gives what GDAL gives (see :func:`~mae_plugin.data.tiff.read_tiff`). 16-bit images keep their 16 bits.
+    Palettes become colors, with alpha if one of the colors is transparent. docs/any-image.md has a table of all forms.
+
+    Args:
+        data: content of the file.
+        page: of a TIFF file, or frame of an animation: its number from 0; ``'all'``, of TIFF alone, takes the pages as
+            bands; None, the only page of a TIFF file or the first frame.
 
     Raises:
-        ValueError: if there are more axes than height, width and bands, or the image is too large
+        ValueError: if there are more axes than height, width and bands, if there is no such page, if a TIFF file has
+            several pages that are not said to be bands, or if the image is too large
             (:func:`~mae_plugin.data.limits.check_size`).
     """
-    if data.startswith(NUMPY):
+    if data.startswith(TIFF):
+        pixels = read_tiff(data, page)
+    elif data.startswith(NUMPY):
+        check_single(page)
         pixels = _bands_last(read_npy(data))
-    elif data.startswith(TIFF):
-        pixels = _read_tiff(data)
-    elif data.startswith(PNG) and data[24:25] == b'\x10':
-        check_png(data)
-        # Pillow has no colour images of 16 bits and drops the lower eight.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError('the PNG file is damaged')
-        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
+    elif data.startswith(PNG) and data[24:25] == b'\x10' and not page:
+        pixels = _read_deep_png(data)
     else:
-        image = open_image(data)
-        pixels = np.asarray(image.convert({'1': 'L', 'P': 'RGB', 'PA': 'RGBA'}.get(image.mode, image.mode)))
+        pixels = read_deep_heif(data, page) if is_heif(data) else None
+        if pixels is None:
+            pixels = _with_palette_colors(open_image(data, page))
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in 'biuf':
         raise ValueError(f'an array of shape {pixels.shape} and type {pixels.dtype} is no image (H, W, C)')
     # torch knows the machine's own order of bytes alone.
     return np.ascontiguousarray(np.atleast_3d(pixels), pixels.dtype.newbyteorder('='))
+
+
+def check_single(page: Page) -> None:
+    """Raises a ValueError if a page other than the first is asked for, in a format that has no pages."""
+    if page not in (None, 0):
+        raise ValueError(f'page={page!r} does not exist: the format holds one image')
 
 
 def has_no_data(pixels: np.ndarray, nodata: float) -> np.ndarray:
@@ -49,20 +61,40 @@ def has_no_data(pixels: np.ndarray, nodata: float) -> np.ndarray:
     return np.isnan(pixels).any(axis=-1) if np.isnan(nodata) else (pixels == nodata).all(axis=-1)
 
 
-def _read_tiff(data: bytes) -> np.ndarray:
-    from tifffile import TiffFile
+def _with_palette_colors(image: Image.Image) -> np.ndarray:
+    """The pixels of an image whose palette, if it has one, is replaced by its colors; 1 bit becomes 0 and 255."""
+    mode = image.mode
+    if mode == 'P':
+        mode = 'RGBA' if 'transparency' in image.info else 'RGB'
+    return np.asarray(image.convert({'1': 'L', 'PA': 'RGBA'}.get(mode, mode)))
 
-    with TiffFile(BytesIO(data)) as file:
-        series = file.series[0]
-        # Axes of length one say nothing.
-        lengths = dict(zip(series.axes, series.shape, strict=True))
-        axes = ''.join(axis for axis, length in lengths.items() if length > 1 or axis in 'YX')
-        if len(axes) > 3:
-            raise ValueError(f'a TIFF file with the axes {series.axes} {series.shape} is no single image')
-        height, width = file.pages[0].imagelength, file.pages[0].imagewidth
-        check_size(height, width, series.size // max(1, height * width), series.dtype.itemsize)
-        pixels = series.asarray().reshape([lengths[axis] for axis in axes])
-        return pixels.transpose([axes.index(axis) for axis in 'YXS']) if 'S' in axes else _bands_last(pixels)
+
+def _read_deep_png(data: bytes) -> np.ndarray:
+    """A PNG of 16 bits: Pillow drops the lower eight of colors, OpenCV makes four channels of gray with alpha."""
+    # Takes a moment, and most data sets hold no such file.
+    from imagecodecs import PngError, png_decode
+
+    check_png(data)
+    channels = _PNG_CHANNELS.get(data[25], 1)
+    try:
+        pixels = np.atleast_3d(png_decode(data))
+    except PngError as error:
+        raise ValueError(f'the PNG file is damaged: {error}') from None
+    # A color that tRNS calls transparent came out as alpha.
+    exif, xmp = _png_chunk(data, b'eXIf'), _png_chunk(data, b'iTXt', b'XML:com.adobe.xmp\0')
+    return upright(pixels[..., :channels], parse_orientation(exif, xmp))
+
+
+def _png_chunk(data: bytes, kind: bytes, start: bytes = b'') -> bytes:
+    """The content of the first chunk of a kind that starts as said, empty if there is none."""
+    place = len(PNG)
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place : place + 4], 'big')
+        content = data[place + 8 : place + 8 + length]
+        if data[place + 4 : place + 8] == kind and content.startswith(start):
+            return content
+        place += length + 12
+    return b''
 
 
 def _bands_last(pixels: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from .decode import ChannelOrder, ColorType, EncodedImage
 from .faults import SkippedImages
 from .files import is_out_of_descriptors, out_of_descriptors, read_file
 from .names import printable
+from .tiff import Page
 
 Box = tuple[float, float, float, float]
 """Top, left, height and width of a part of an image, in pixels."""
@@ -35,7 +36,12 @@ class _LoadCrop(BaseTransform):
         reduce: bool = False,
         on_error: str = 'raise',
         max_skipped: float = 0.1,
+        page: Page = None,
     ) -> None:
+        if page not in (None, 'all') and not (isinstance(page, int) and page >= 0):
+            raise ValueError(f"page={page!r} is no page: it is a number from 0, 'all' or None")
+        if page == 'all' and color_type != 'unchanged':
+            raise ValueError("page='all' takes pages as bands, which needs color_type='unchanged'")
         for name, value, known in (
             ('interpolation', interpolation, ('bicubic', 'bilinear')),
             ('channel_order', channel_order, ('bgr', 'rgb')),
@@ -50,6 +56,7 @@ class _LoadCrop(BaseTransform):
         self.color_type = color_type
         self.nodata = None if nodata is None else float(nodata)
         self.reduce = reduce
+        self.page = page
         self.on_error = on_error
         self.skipped = SkippedImages(max_skipped)
         self._last: EncodedImage | None = None
@@ -92,7 +99,7 @@ class _LoadCrop(BaseTransform):
             data = get(path) if '://' in path else read_file(path)
         # Several crops of one image come one after the other (ResumableSampler's repeats); it is decoded once.
         if self._last is None or self._last.data != data:
-            self._last = EncodedImage(data, self.channel_order, self.color_type)
+            self._last = EncodedImage(data, self.channel_order, self.color_type, self.page)
         return self._last
 
     def _resize(self, size: tuple[int, int], pixels, box: Box, target: tuple[int, int]) -> np.ndarray:
@@ -136,6 +143,8 @@ class LoadRandomCrop(_LoadCrop):
             output: faster, with slightly other pixels.
         on_error: ``'skip'`` lets another image take the place of one that cannot be read, ``'raise'`` ends the run.
         max_skipped: share of images that may be skipped before the run ends.
+        page: number of a page of TIFF files, or of a frame, from 0; ``'all'`` takes pages as bands, ``'unchanged'``
+            alone; None is the first, and in ``'unchanged'`` the only one.
     """
 
     def __init__(

@@ -8,11 +8,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from .bands import read_bands
-from .formats import open_image
+from .bands import check_single, read_bands
+from .formats import TIFF, open_image
 from .jpeg_header import plain_jpeg, read_jpeg_header
 from .orientation import is_transposed, upright
 from .plausible import check_jpeg
+from .tiff import Page, read_tiff_colors
 
 ChannelOrder = Literal['bgr', 'rgb']
 ColorType = Literal['color', 'grayscale', 'unchanged']
@@ -31,18 +32,27 @@ class EncodedImage:
         channel_order: of colours; ``'bgr'`` is what mmpretrain's pipelines pass on.
         color_type: ``'color'``, ``'grayscale'`` for one channel of 8 bits, or ``'unchanged'`` for the bands, their
             order and their number type as they are stored (see :func:`read_bands`).
+        page: number of a page of a TIFF file, or of a frame, from 0; None is the first in color and the only one
+            unchanged; ``'all'`` takes pages as bands, unchanged.
 
     Raises:
         ValueError: if this is no image, a damaged one, one of more pixels than Pillow takes for an attack
             (:func:`~mae_plugin.data.limits.check_size`), or one of more than the file's length can hold.
     """
 
-    def __init__(self, data: bytes, channel_order: ChannelOrder = 'bgr', color_type: ColorType = 'color') -> None:
+    def __init__(
+        self,
+        data: bytes,
+        channel_order: ChannelOrder = 'bgr',
+        color_type: ColorType = 'color',
+        page: Page = None,
+    ) -> None:
         if not data:
             raise ValueError('the file is empty')
         self.data = data
         self._channel_order = channel_order
         self._color_type = color_type
+        self._page = page
         self._decoded: tuple[int, np.ndarray] | None = None
         header = read_jpeg_header(data) if data.startswith(_JPEG) else None
         if header is not None:
@@ -53,6 +63,7 @@ class EncodedImage:
             self._decoded = 1, self._with_pillow()
             self.size = self._decoded[1].shape[:2]
             return
+        check_single(page)
         self.size = header.height, header.width
         """Height and width as seen, that is after rotation."""
         if is_transposed(header.orientation):
@@ -106,8 +117,11 @@ class EncodedImage:
 
     def _decode_other(self) -> np.ndarray:
         if self._color_type == 'unchanged':
-            return read_bands(self.data)
-        image = open_image(self.data)
+            return read_bands(self.data, self._page)
+        if self.data.startswith(TIFF):
+            image = read_tiff_colors(self.data, self._page)
+        else:
+            image = open_image(self.data, self._page)
         if image.mode[0] in 'FI':
             image = _of_8_bits(image)
         if self._color_type == 'grayscale':

@@ -10,7 +10,10 @@ from mmengine.logging import print_log
 
 from .names import printable
 
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.gif')
+IMAGE_EXTENSIONS = (
+    *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.gif'),
+    *('.heic', '.heif', '.avif'),
+)
 
 ARCHIVES = 'archives within; unpack them, or pack all images with tools/prepare_dataset.py'
 SPECIAL = 'entries that are not regular files, or links that lead to none'

@@ -6,6 +6,7 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
+from .heif import enable_heif, is_heif
 from .orientation import orientation_of
 from .plausible import check_opened, check_webp
 
@@ -37,16 +38,22 @@ _TURNS = {
 }
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, page: int | str | None = None) -> Image.Image:
     """Opens the content of a file with Pillow and loads it, turned as Exif or XMP says.
 
+    Args:
+        data: content of the file.
+        page: number of a page or frame, from 0; None is the first.
+
     Raises:
-        ValueError: if its format is not one of :data:`FORMATS`, or the image is too large, or too large for
-            the length of the file.
+        ValueError: if there is no such page, if its format is not one of :data:`FORMATS`, or the image is too
+            large, or too large for the length of the file.
     """
     Image.init()
     if data.startswith(b'RIFF') and data.startswith(b'WEBP', 8):
         check_webp(data)
+    if is_heif(data):
+        enable_heif()
     try:
         image = Image.open(BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
@@ -54,6 +61,16 @@ def open_image(data: bytes) -> Image.Image:
         hint = "is an array or an image of many bands, which color_type='unchanged' reads"
         raise ValueError(f'its content {hint if bands else "is in no known image format"}') from None
     check_opened(data, image)
+    if page:
+        _seek(image, page)
+        check_opened(data, image)
     image.load()
     turn = _TURNS.get(orientation_of(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _seek(image: Image.Image, page: int | str) -> None:
+    frames = getattr(image, 'n_frames', 1)
+    if not isinstance(page, int) or not 0 <= page < frames:
+        raise ValueError(f'page={page!r} does not exist: the file holds {frames} images, numbered from 0')
+    image.seek(page)

@@ -38,14 +38,18 @@ def npy(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32', 'float64', 'int32'])
 @pytest.mark.parametrize('bands', [1, 2, 3, 4, 13])
 def test_tiff_and_npy(dtype, bands):
-    """Bands last, bands first and bands as pages come out alike, from either order of bytes."""
+    """Bands last, bands first and bands as pages come out alike, from either order of bytes.
+
+    Pages that nothing calls bands were taken for bands; now the caller says it.
+    """
     pixels = (RANDOM.standard_normal((17, 23, bands)) * 100).astype(dtype)
     first = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    planar = 'contig' if bands > 1 else None
     files = [
-        tiff(pixels, photometric='minisblack', planarconfig='contig' if bands > 1 else None),
+        tiff(pixels, photometric='minisblack', planarconfig=planar),
         tiff(first, photometric='minisblack', planarconfig='separate' if bands > 1 else None),
-        tiff(pixels, photometric='minisblack', byteorder='>', bigtiff=True, compression='zlib'),
-        tiff(first, photometric='minisblack', metadata=None),
+        tiff(pixels, photometric='minisblack', planarconfig=planar, byteorder='>', bigtiff=True, compression='zlib'),
+        tiff(first, photometric='minisblack', metadata=dict(axes='CYX')),
         npy(pixels),
         npy(first),
         npy(pixels.astype(pixels.dtype.newbyteorder('>'))),
@@ -55,6 +59,12 @@ def test_tiff_and_npy(dtype, bands):
         got = read_bands(data)
         assert got.dtype == dtype and got.dtype.isnative and got.flags.c_contiguous, number
         assert np.array_equal(got, pixels), number
+    pages = tiff(first, photometric='minisblack', metadata=None)
+    assert np.array_equal(read_bands(pages, page='all'), pixels)
+    assert np.array_equal(read_bands(pages, page=bands - 1), pixels[..., -1:])
+    if bands > 1:
+        with pytest.raises(ValueError, match=rf'has {bands} images and does not say that they are bands; page=0 takes'):
+            read_bands(pages)
 
 
 def test_other_formats():
@@ -101,9 +111,12 @@ def test_what_is_no_image():
         (npy(np.zeros((4, 4)))[:-8], 'Failed to read all data|EOF|cannot reshape'),
         (
             tiff(np.zeros((2, 3, 5, 6), np.uint8), photometric='minisblack', metadata=dict(axes='TZYX')),
-            'no single image',
+            '6 images and does not say that they are bands; page=0',
         ),
-        (tiff(np.zeros((40, 50, 4), np.float32), photometric='minisblack')[:400], 'bytes|corrupted|read'),
+        (
+            tiff(np.zeros((40, 50, 4), np.float32), photometric='minisblack', planarconfig='contig')[:400],
+            'bytes|corrupted|read',
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             read_bands(data)
@@ -119,7 +132,9 @@ def test_what_is_no_image():
 def test_crops_keep_bands_and_type(tmp_path, kind, dtype, bands):
     """Every band is cut, resized and flipped as it would be alone, and lies in the range of its values."""
     pixels = RANDOM.integers(0, 30000 if dtype != 'uint8' else 256, (60, 50, bands)).astype(dtype)
-    tifffile.imwrite(tmp_path / 'all.tif', pixels, photometric='minisblack')
+    tifffile.imwrite(
+        tmp_path / 'all.tif', pixels, photometric='minisblack', planarconfig='contig' if bands > 1 else None
+    )
     transform = TRANSFORMS.build(dict(type=kind, scale=(24, 40), color_type='unchanged'))
     torch.manual_seed(0)
     img = transform(dict(img_path=str(tmp_path / 'all.tif')))['img']
