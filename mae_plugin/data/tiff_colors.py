@@ -99,8 +99,8 @@ def _with_known_white(page: TiffPage, samples: np.ndarray) -> tuple[np.ndarray, 
         return samples, page.bitspersample
     if samples.dtype.kind != 'f' and samples.min() >= 0 and samples.max() <= 255:
         return samples.astype(np.uint8), 8
-    sign = 'signed ' if samples.dtype.kind == 'i' else ''
-    numbers = 'floating-point numbers' if samples.dtype.kind == 'f' else f'{sign}integers beyond 0 to 255'
+    is_float = samples.dtype.kind == 'f'
+    numbers = 'floating-point numbers' if is_float else f'integers of {page.bitspersample} bits beyond 0 to 255'
     raise ValueError(
         f"its pixels are {numbers}, whose black and white are unknown; color_type='unchanged' keeps them as they are"
     )
