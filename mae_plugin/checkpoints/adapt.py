@@ -16,6 +16,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmpretrain.models import VisionTransformer
 from torch import nn
 
+from ..models.fit import check_numbers
 from .formats import HF_CONFIG, weights_of
 from .layouts import detect, to_mmpretrain
 from .sizes import heed_config
@@ -53,12 +54,17 @@ def with_mmpretrain_names(checkpoint: Mapping) -> Mapping:
 
 
 def renamed_for(model: nn.Module, checkpoint: Mapping) -> Mapping:
-    """Renames weights as :func:`with_mmpretrain_names` for a model that has these names; no prefix for a bare ViT."""
+    """Renames weights as :func:`with_mmpretrain_names` for a model that has these names; no prefix for a bare ViT.
+
+    Raises:
+        ValueError: for such a model, as :func:`~mae_plugin.models.fit.check_numbers` does.
+    """
     if not has_mmpretrain_names(model):
         return checkpoint
     renamed = with_mmpretrain_names(checkpoint)
     if isinstance(model, VisionTransformer) and renamed is not checkpoint:
-        return {key.removeprefix('backbone.'): value for key, value in renamed.items()}
+        renamed = {key.removeprefix('backbone.'): value for key, value in renamed.items()}
+    check_numbers(renamed, model)
     return renamed
 
 

@@ -14,7 +14,6 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file
 

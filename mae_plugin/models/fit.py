@@ -76,11 +76,11 @@ def check_numbers(state_dict: Mapping[str, Tensor], model: nn.Module, source: st
         ValueError: if one of them is no tensor, has no content or is not dense, or is of another kind of numbers than
             the model's; another precision is right.
     """
-    for key, own in model.state_dict().items():
-        if key in state_dict and isinstance(own, Tensor):
-            fault = _fault_of(state_dict[key], own)
-            if fault:
-                raise ValueError(f'{source} does not fit {type(model).__name__}: {key} is {fault}; save dense tensors')
+    # Not of the model's state dict, for which sharded weights would be gathered.
+    for key, own in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
+        fault = _fault_of(state_dict[key], own) if key in state_dict else None
+        if fault:
+            raise ValueError(f'{source} does not fit {type(model).__name__}: {key} is {fault}; save dense tensors')
 
 
 def _fault_of(stored: object, own: Tensor) -> str | None:

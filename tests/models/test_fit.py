@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from mae_plugin.models.fit import check_fit, check_numbers, source_grid, spread_input, spread_prediction
-from mmengine.runner import load_checkpoint, load_state_dict
+from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.registry import MODELS
 
 
 def test_a_part_is_enough(build_tiny):
@@ -73,6 +75,16 @@ def test_weights_that_are_none(build_tiny, tmp_path, weight, said):
         load_state_dict(model, weights)
     # What is there and no tensor of the model's is none of its weights.
     check_fit({**model.state_dict(), 'other': weight}, model)
+
+
+def test_a_classifier_of_mmpretrain():
+    """mmengine logs such weights and goes on, with the ones drawn at random."""
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
+    backbone = dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=8)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone))
+    weights = {**model.state_dict(), 'backbone.cls_token': np.zeros((1, 1, 32), np.float32)}
+    with pytest.raises(ValueError, match='does not fit ImageClassifier: backbone.cls_token is a numpy.ndarray'):
+        load_state_dict(model, weights)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
