@@ -55,10 +55,8 @@ class JpegHeader(NamedTuple):
     def least_bytes(self) -> int:
         """The least that so many pixels take: 2 bits for a block of 64, 1 if progressive, and 1 a sample if lossless.
 
-        Arithmetic coding goes below any such bound; it counts as 0.
+        Arithmetic coding takes as much for all but images of one color, which it brings below any such bound.
         """
-        if self.process > 3:
-            return 0
         side = 1 if self.process == 3 else 8
         most = max(factors >> 4 for factors in self.sampling), max(factors & 15 for factors in self.sampling)
         units = 0

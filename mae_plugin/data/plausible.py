@@ -45,8 +45,8 @@ def check_jpeg(data: bytes, header: JpegHeader) -> None:
     if header.precision != 8:
         raise ValueError(f'a JPEG of {header.precision} bits per sample has no decoder here, which take 8')
     check_size(header.height, header.width, len(header.sampling))
-    least = header.least_bytes or _least_of_any(header.height * header.width)
-    _check_length(header.height, header.width, least, data)
+    if header.process in (0, 1, 2, 3) or header.height * header.width > _FREE_PIXELS:
+        _check_length(header.height, header.width, header.least_bytes, data)
     scans = count_scans(data, header) if header.process != 0 or header.is_split else 1
     if scans > MAX_SCANS:
         raise ValueError(f'a JPEG of {scans} scans is refused: encoders make about ten, and {MAX_SCANS} are allowed')

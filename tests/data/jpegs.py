@@ -7,6 +7,9 @@ import struct
 import numpy as np
 
 
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA)
+
+
 def lossless(pixels: np.ndarray, predictor: int = 1) -> bytes:
     """Encodes (H, W, C) uint8 as a lossless JPEG (SOF3), each pixel predicted from its left neighbor."""
     height, width, channels = pixels.shape
@@ -43,7 +46,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 def frame_start(data: bytes) -> int:
     """Where the frame header (SOF) of a JPEG starts that holds no thumbnail."""
-    return next(place for place in range(len(data)) if data[place] == 0xFF and data[place + 1] in (0xC0, 0xC1, 0xC2))
+    return next(place for place in range(len(data)) if data[place] == 0xFF and data[place + 1] in _FRAMES)
 
 
 def with_frame(
