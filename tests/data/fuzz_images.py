@@ -22,7 +22,7 @@ import tifffile
 from mae_plugin.data.decode import EncodedImage
 from PIL import Image
 
-from .jpegs import frame_start, lossless, with_frame
+from .jpegs import lossless, with_frame
 
 MEMORY, SECONDS = 3 * 2**30, 60
 """Bytes of address space on top of what is imported, and seconds of the processor for one file."""
