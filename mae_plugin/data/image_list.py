@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
@@ -39,6 +40,14 @@ class ImageList(Sequence):
 
     def __len__(self) -> int:
         return len(self.names) if self.places is None else len(self.places)
+
+    def digest(self) -> str:
+        """Returns a digest of the paths of all images, in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.arrays['text'], self.arrays['ends'], self.places):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
     def __getitem__(self, index: int | slice) -> dict | ImageList:
         """Describes an image, or gives a part of the list.

@@ -138,6 +138,11 @@ class IndexedImages(BaseDataset):
             return self.data_list.select(indices)
         return super()._get_unserialized_subset(indices)
 
+    def digest_of_names(self) -> str | None:
+        """Returns a digest of the paths of all images, in order, by which a resumed run notices other data."""
+        self.full_init()
+        return self.data_list.digest() if isinstance(self.data_list, ImageList) else None
+
     def _annotate(self, images: ImageList, pairs: list[tuple[str, str | None]]) -> None:
         images.places = np.array(find_annotated(images, [name for name, _ in pairs], self.ann_file))
         if not self.with_label:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import read_checkpoint
+from .places import Places
 
 # Where each launcher says how many processes it has started.
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -79,9 +83,9 @@ class EffectiveBatch(NamedTuple):
         Raises:
             ValueError: if its updates were of another size.
         """
-        if 'batch' not in checkpoint['meta']:
+        before = stored_batch(checkpoint['meta'])
+        if before is None:
             return
-        before = EffectiveBatch(*checkpoint['meta']['batch'])
         if before.total != self.total:
             wanted, rest = divmod(before.total, self.total // self.accumulate)
             remedy = (
@@ -100,6 +104,43 @@ class EffectiveBatch(NamedTuple):
                 if not scheduler['by_epoch']:
                     for name in ('_global_step', 'last_step'):
                         scheduler[name] = scheduler[name] // before.accumulate * self.accumulate
+
+
+def stored_batch(meta: Mapping) -> EffectiveBatch | None:
+    """Returns what an update was made of in the run that wrote a checkpoint; None if its ``meta`` does not say.
+
+    Raises:
+        ValueError: if what it says is no batch.
+    """
+    batch = meta.get('batch')
+    if batch is None:
+        return None
+    whole = isinstance(batch, (list, tuple)) and all(type(number) is int and number > 0 for number in batch)
+    if not whole or len(batch) not in (3, 4):
+        raise ValueError(f"holds {batch!r:.80} as meta['batch'], not the positive numbers of GPUs, images and steps")
+    return EffectiveBatch(*batch)
+
+
+def check_steps(dataloader: DataLoader) -> None:
+    """Raises ValueError if an epoch of a data loader has no step."""
+    try:
+        images, steps = len(dataloader.dataset), len(dataloader)
+    # The length of a stream is not known.
+    except TypeError:
+        return
+    sampler = dataloader.sampler
+    endless = isinstance(sampler, InfiniteSampler) or getattr(sampler, 'endless', False)
+    if images == 0 or (steps == 0 and not endless):
+        raise ValueError(no_step(images, dataloader.batch_size))
+
+
+def no_step(images: int | None = None, batch_size: int | None = None) -> str:
+    """The sentence for a dataset that is too small for a single step."""
+    numbers = f' ({images} images, {batch_size} a step and process)' if images is not None else ''
+    return (
+        'there are fewer training images than one batch holds (over all GPUs and accumulated steps), and incomplete '
+        f'batches are dropped, so an epoch has no step{numbers}; make train_dataloader.batch_size smaller'
+    )
 
 
 def fit_batch(cfg: Config, batch_size: int | None, accumulate: int | None) -> None:
@@ -140,18 +181,27 @@ def keep_batch(cfg: Config) -> None:
     A GPU takes what the config says in one step, or the next smaller number that comes out even, and steps are added
     up. Where GPUs cannot share the images evenly the config stays, and resuming refuses it.
     """
-    pointer = Path(cfg.work_dir, 'last_checkpoint')
-    checkpoint = cfg.get('load_from') or (pointer.read_text().strip() if pointer.is_file() else '')
-    try:
-        before = EffectiveBatch(*read_checkpoint(checkpoint, 'meta')['meta']['batch'])
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    named = cfg.get('load_from')
+    places = Places.of(cfg.work_dir, hook.get('out_dir'), hook.get('filename_tmpl'))
+    before = next(filter(None, map(_batch_in, [Path(named)] if named else places.candidates())), None)
     # A run of mmengine's own, or nothing to resume, which is said where it is resumed.
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    if before is None:
         return
     own, rest = divmod(before.total, _gpus(cfg))
     if not rest:
         most = min(own, cfg.train_dataloader.batch_size)
         cfg.train_dataloader.batch_size = next(size for size in range(most, 0, -1) if own % size == 0)
         cfg.optim_wrapper.accumulative_counts = own // cfg.train_dataloader.batch_size
+
+
+def _batch_in(path: Path) -> EffectiveBatch | None:
+    """What an update was made of by a checkpoint, of which no tensor is read; None if it does not say."""
+    try:
+        return stored_batch(read_checkpoint(str(path), 'meta')['meta']) if path.is_file() else None
+    # Files that cannot be resumed are named where the checkpoint is chosen.
+    except Exception:
+        return None
 
 
 def _gpus(cfg: Config) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import zipfile
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +14,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
+from ..checkpoints.digest import add_digest, digest_matches
 from ..checkpoints.files import write_atomically
-from ..checkpoints.loading import read_checkpoint
 from ..checkpoints.plain_state import to_plain
+from .batch import check_steps
 from .finite import SkipsBadUpdates, is_finite
+from .places import Places
+from .resume_from import DAMAGED, resume_point
+from .same_run import compare_data, compare_optimizer, compare_schedules, describe_data
 from .sharded import FullyShardedModel, send_shards
 
 
@@ -29,7 +33,7 @@ class AtomicBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes bytes, making the folder if need be."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(filepath, obj)
+        write_atomically(filepath, add_digest(obj))
 
 
 register_backend('atomic', AtomicBackend, force=True)
@@ -75,22 +79,44 @@ class SafeCheckpointHook(CheckpointHook):
         ValueError: if checkpoints by iteration would fall between the steps of one update.
     """
 
+    _lost: str | None = None
+    """Why the last regular checkpoint that was due is not on disk."""
+    _saved_step: int | None = None
+    """The epoch or iteration of the last regular checkpoint on disk."""
+    _data: dict | None = None
+
     def before_run(self, runner: Runner) -> None:
-        """Chooses the checkpoint to resume from if none was named."""
+        """Chooses the checkpoint to resume from if none was named; a named one is compared with its checksum."""
         steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if not self.by_epoch and self.interval > 0 and self.interval % steps:
             raise ValueError(
                 f'a checkpoint every {self.interval} steps would fall between the {steps} steps that make an update; '
                 f'give default_hooks.checkpoint.interval a multiple of {steps}'
             )
-        if runner._resume and runner._load_from is None:
-            found = [str(newest_whole_checkpoint(runner.work_dir) or '') if is_main_process() else None]
-            broadcast_object_list(found)
-            runner._load_from = found[0] or None
-            runner._resume = bool(found[0])
+        self.places = Places.of(runner.work_dir, self.out_dir, self.filename_tmpl)
+        if runner._resume and '://' not in f'{runner._load_from or self.out_dir or ""}':
+            chosen = [self._choose(runner._load_from) if is_main_process() else None]
+            broadcast_object_list(chosen)
+            runner._load_from, fault = chosen[0]
+            if fault:
+                raise ValueError(fault)
+            runner._resume = runner._load_from is not None
+
+    def _choose(self, named: str | None) -> tuple[str | None, str | None]:
+        """The checkpoint to resume from, and what is wrong, which every process has to be told."""
+        try:
+            if named is None:
+                path = resume_point(self.places)
+                return path and str(path), None
+            if os.path.isfile(named) and digest_matches(named) is False:
+                return named, f'{named} {DAMAGED}; resume from another one'
+            return named, None
+        except ValueError as error:
+            return None, str(error)
 
     def before_train(self, runner: Runner) -> None:
         """Sets up the folder for checkpoints."""
+        check_steps(runner.train_dataloader)
         super().before_train(runner)
         if self.file_client_args is None and type(self.file_backend) is LocalBackend:
             self.backend_args = dict(backend='atomic')
@@ -99,22 +125,58 @@ class SafeCheckpointHook(CheckpointHook):
             runner.save_checkpoint = partial(send_shards, runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Notes what an update is made of, and leaves no pickled classes in the checkpoint."""
+        """Notes what an update is made of, the optimizer and the data; makes all of the checkpoint plain data."""
+        meta = checkpoint['meta']
         if batch := getattr(runner.train_loop, 'batch', None):
-            checkpoint['meta']['batch'] = list(batch)
+            meta['batch'] = list(batch)
+        meta['data'] = self._describe_data(runner)
+        meta['optimizer'] = type(getattr(runner.optim_wrapper, 'optimizer', None)).__name__
         checkpoint.update(to_plain(checkpoint))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Before resuming, counts the steps of another number of GPUs as this run does."""
-        batch = getattr(runner._train_loop, 'batch', None)
-        if batch and (runner._resume or runner._has_loaded):
+        """Before resuming, compares that run with this one, and counts its steps as this run does."""
+        if not (runner._resume or runner._has_loaded):
+            return
+        source = str(runner._load_from or 'the checkpoint')
+        compare_optimizer(checkpoint, runner.optim_wrapper, source)
+        compare_schedules(checkpoint, runner.param_schedulers, source)
+        compare_data(checkpoint, self._describe_data(runner))
+        if batch := getattr(runner._train_loop, 'batch', None):
             batch.take_over(checkpoint)
 
-    def save_between(self, runner: Runner) -> None:
-        """Saves after a step at which none is due; the next regular checkpoint takes this one's place."""
+    def _describe_data(self, runner: Runner) -> dict:
+        # Once a run: the names may be many.
+        if self._data is None:
+            self._data = describe_data(runner.train_dataloader.dataset)
+        return self._data
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Saves the best checkpoint, which holds that this validation is done."""
+        # Evaluation alone builds no training loop, and asking for the epoch would build it.
+        if isinstance(runner._train_loop, BaseLoop):
+            runner.message_hub.update_info('validated_at', (runner.epoch, runner.iter))
+        super().after_val_epoch(runner, metrics)
+
+    def after_run(self, runner: Runner) -> None:
+        """Ends a run whose last checkpoint could not be written with exit code 1."""
+        if self._lost:
+            print_log(
+                f'The last checkpoint of this run is not on disk: {self._lost}. What was trained since the last good '
+                'checkpoint is lost; --resume goes on from there.',
+                logger='current',
+                level=logging.ERROR,
+            )
+            sys.exit(1)
+
+    def save_between(self, runner: Runner) -> bool:
+        """Saves after a step at which none is due; the next regular checkpoint takes this one's place.
+
+        Returns:
+            Whether it is on disk.
+        """
         if not self.by_epoch:
             self._save_checkpoint(runner)
-            return
+            return self._lost is None
         name = f'iter_{runner.iter + 1}.pth'
 
         def save() -> None:
@@ -124,7 +186,8 @@ class SafeCheckpointHook(CheckpointHook):
             if is_main_process():
                 Path(runner.work_dir, 'last_checkpoint').write_text(str(Path(self.out_dir, name)))
 
-        self._safely(runner, save)
+        self._lost = self._safely(runner, save)
+        return self._lost is None
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         def save() -> None:
@@ -134,72 +197,49 @@ class SafeCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
             super(SafeCheckpointHook, self)._save_checkpoint_with_step(runner, step, meta)
 
-        self._safely(runner, save)
+        fault = self._safely(runner, save)
+        # A better validation saves the same step once more; without that, the checkpoint of before is still there.
+        if fault is None or step != self._saved_step:
+            self._lost = fault
+        if fault is None:
+            self._saved_step = step
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         self._safely(runner, lambda: super(SafeCheckpointHook, self)._save_best_checkpoint(runner, metrics))
 
-    def _safely(self, runner: Runner, save: Callable[[], None]) -> None:
-        """Saves, if there is something to save and room for it; if not, everything stays as it was."""
+    def _safely(self, runner: Runner, save: Callable[[], None]) -> str | None:
+        """Saves, if there is something to save and room for it; if not, everything stays as it was.
+
+        Returns:
+            Why it was not saved, or None.
+        """
         if not is_finite(runner.model):
-            self._fail('there are numbers in the weights that are not finite, so they were not saved')
-            return
+            return self._fail('there are numbers in the weights that are not finite, so they were not saved')
         hub = runner.message_hub
-        before = dict(hub.runtime_info), self.last_ckpt, list(getattr(self, 'keep_ckpt_ids', ()))
+        own = {name: getattr(self, name) for name in ('last_ckpt', 'best_ckpt_path') if hasattr(self, name)}
+        before = dict(hub.runtime_info), own, list(getattr(self, 'keep_ckpt_ids', ()))
+        best = dict(getattr(self, 'best_ckpt_path_dict', {}))
         try:
             save()
         except OSError as error:
             hub.runtime_info.clear()
             hub.runtime_info.update(before[0])
-            self.last_ckpt, self.keep_ckpt_ids = before[1], deque(before[2], max(self.max_keep_ckpts, 0))
+            vars(self).update(before[1])
+            self.keep_ckpt_ids = deque(before[2], max(self.max_keep_ckpts, 0))
+            if best:
+                self.best_ckpt_path_dict = best
             if isinstance(self.file_backend, _RemovesLater):
                 self.file_backend.forget()
-            self._fail(f'the checkpoint could not be written ({error}); free some space in {self.out_dir}')
-            return
+            return self._fail(f'the checkpoint could not be written ({error}); free some space in {self.out_dir}')
         skipping = isinstance(runner.optim_wrapper, SkipsBadUpdates) and runner.optim_wrapper.is_skipping()
         # What is written while no update is taken may turn out to be of no use.
         if isinstance(self.file_backend, _RemovesLater) and not skipping:
             self.file_backend.remove_outdated()
+        return None
 
     @staticmethod
-    def _fail(reason: str) -> None:
+    def _fail(reason: str) -> str:
         if is_main_process():
             text = f'NO CHECKPOINT: {reason}. The last good one is kept, and training goes on.'
             print_log(text, logger='current', level=logging.ERROR)
-
-
-def newest_whole_checkpoint(work_dir: str | Path, last_step: int | None = None) -> Path | None:
-    """The checkpoint from which to go on in a work dir: the last one written that is not damaged, or None.
-
-    Args:
-        work_dir: the run's folder.
-        last_step: passes over checkpoints of later iterations.
-    """
-    pointer = Path(work_dir, 'last_checkpoint')
-    named = Path(pointer.read_text().strip()) if pointer.is_file() else Path(work_dir, '-')
-    # A work dir may have been moved since, and a checkpoint's folder may be another.
-    folder = named.parent if named.is_file() else Path(work_dir)
-    by_age = sorted(folder.glob('*_[0-9]*.pth'), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    candidates = [
-        path for path in by_age if path.stem.rpartition('_')[2].isdigit() and not path.stem.startswith('best_')
-    ]
-    # Copying may have changed the dates of files, so what the last run said goes first.
-    candidates.sort(key=lambda path: path.name != named.name)
-    for path in candidates:
-        if _is_whole(path):
-            if last_step is None or read_checkpoint(str(path), 'meta')['meta']['iter'] <= last_step:
-                return path
-            continue
-        print_log(f'{path} is damaged, so training does not resume from it.', logger='current', level=logging.WARNING)
-    if candidates and last_step is None:
-        print_log(f'No checkpoint in {folder} is whole; training starts anew.', logger='current', level=logging.WARNING)
-    return None
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is as it was written; torch itself does not compare the checksums in it."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (zipfile.BadZipFile, OSError):
-        return False
+        return reason

@@ -13,6 +13,7 @@ from torch import nn
 from ..checkpoints.adapt import has_mmpretrain_names, renamed_for, with_mmpretrain_names
 from ..models import MAEViT
 from ..models.fit import check_fit, fit_encoder, stored_grid
+from .resume_from import what_is_missing
 
 
 class WeightsFitHook(Hook):
@@ -55,10 +56,10 @@ class WeightsFitHook(Hook):
         if renamed is not checkpoint:
             checkpoint['state_dict'] = renamed
         check_fit(_weights(checkpoint), model, source, exact=runner._resume)
-        if runner._resume and not checkpoint.get('meta'):
+        if runner._resume and (fault := what_is_missing(checkpoint)):
             raise ValueError(
-                f'{source} holds weights alone, not the run that they come from, so there is nothing to resume; start '
-                f'from them with --cfg-options load_from={source}'
+                f'{source} {fault}, so there is nothing to resume; start from its weights with --cfg-options '
+                f'load_from={source}'
             )
 
 

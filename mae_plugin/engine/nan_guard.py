@@ -11,8 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from .checkpoint_hook import newest_whole_checkpoint
 from .finite import SkipsBadUpdates, is_finite
+from .places import Places
+from .resume_from import newest_whole_checkpoint
 
 
 class NaNGuardHook(Hook):
@@ -63,7 +64,9 @@ class NaNGuardHook(Hook):
             f'{wrapper.loss_scaler.get_scale():g})'
         )
         begin = runner.iter + 1 - in_a_row * wrapper._accumulative_counts
-        found = [newest_whole_checkpoint(runner.work_dir, begin) if is_main_process() else None]
+        hooks = (getattr(hook, 'places', None) for hook in runner.hooks)
+        places = next(filter(None, hooks), Places.of(runner.work_dir))
+        found = [newest_whole_checkpoint(places, begin) if is_main_process() else None]
         broadcast_object_list(found)
         (checkpoint,) = found
         loop = runner.train_loop

@@ -8,24 +8,29 @@ number of data-loader workers makes no difference.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.dist import broadcast
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ..data.collate import CheckedCollate
 from .addresses import AddressedDataset, ResumableSampler, seed_at, seed_generators
-from .batch import EffectiveBatch
+from .batch import EffectiveBatch, check_steps
 from .preemption import obey_parent_alone
+from .schedule import end_schedules
 
 
 class _Resumable(BaseLoop):
     """What both loops add to mmengine's: addressed data, seeded steps, the position in the data, and going back."""
 
     endless: bool
+    unit: str
+    """What training is counted in: ``'epoch'`` or ``'iter'``."""
     dataloader_iterator: Iterator | None = None
 
     go_back_to: Path | None = None
@@ -40,7 +45,59 @@ class _Resumable(BaseLoop):
         self._seed = self.dataloader.sampler.seed
         # What one step takes over all ranks.
         self._step_size = self.dataloader.batch_sampler.batch_size * self.dataloader.sampler.world_size
+        check_steps(self.dataloader)
+        if self.end < 1:
+            raise ValueError(f'train_cfg.max_{self.unit}s={self.end} trains nothing; give a positive number')
         batch.scale_rate(runner)
+
+    @property
+    def end(self) -> int:
+        """The number of epochs or iterations after which training is done."""
+        return self._max_iters if self.unit == 'iter' else self._max_epochs
+
+    @property
+    def done(self) -> int:
+        """The number of epochs or iterations that are trained."""
+        return self._iter if self.unit == 'iter' else self._epoch
+
+    def _check_rest(self) -> None:
+        """Logs a warning if nothing is left to train after resuming.
+
+        Raises:
+            ValueError: if the end of training lies before what is trained.
+        """
+        setting = f'train_cfg.max_{self.unit}s'
+        if self.done > self.end:
+            raise ValueError(
+                f'the checkpoint is trained for {self.done} {self.unit}s already, beyond {setting}={self.end}, so '
+                f'nothing would be trained; set {setting} to more than {self.done}, or resume from an earlier checkpoint'
+            )
+        if self.done == self.end:
+            print_log(
+                f'The checkpoint is trained for all {self.done} {self.unit}s of {setting}, so no step is left; set '
+                f'{setting} to more to train on.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _validation_is_due(self) -> bool:
+        loop = self.runner.val_loop
+        due = self.done % self.val_interval == 0 or self.done == self.end
+        return loop is not None and self.done >= self.val_begin and due
+
+    def _make_up_for_validation(self) -> None:
+        """After resuming: validates if that was due when the checkpoint had been written, and did not come to its end.
+
+        A validation that improved nothing is done once more, as nothing was written after it.
+        """
+        if self._iter == 0:
+            return
+        self._decide_current_val_interval()
+        between = self.unit == 'epoch' and self.dataloader.sampler.position > 0
+        done = tuple(self.runner.message_hub.get_info('validated_at', ())) == (self._epoch, self._iter)
+        if not between and not done and self._validation_is_due():
+            print_log(f'Validating after {self.unit} {self.done}, which the last run may not have ended.', 'current')
+            self.runner.val_loop.run()
 
     def _go_to_position(self) -> None:
         """After a checkpoint was loaded: lets the data go on where that run was."""
@@ -112,12 +169,22 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """
 
     endless = False
+    unit = 'epoch'
 
     def run(self) -> torch.nn.Module:
         """Trains to the last epoch."""
+        self._check_rest()
         self._go_to_position()
         with self._minding_workers():
-            return super().run()
+            self.runner.call_hook('before_train')
+            self._make_up_for_validation()
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._decide_current_val_interval()
+                if self._validation_is_due():
+                    self.runner.val_loop.run()
+            self.runner.call_hook('after_train')
+        return self.runner.model
 
     def run_epoch(self) -> None:
         """Trains to the end of an epoch, from the step at which it was interrupted."""
@@ -148,9 +215,15 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     """
 
     endless = True
+    unit = 'iter'
+
+    def __init__(self, runner: Runner, dataloader: dict, *args, **kwargs) -> None:
+        super().__init__(runner, dataloader, *args, **kwargs)
+        runner.param_schedulers = end_schedules(runner.param_schedulers, self._max_iters, len(self.dataloader))
 
     def run(self) -> torch.nn.Module:
         """Trains to the last iteration."""
+        self._check_rest()
         self._go_to_position()
         with self._minding_workers():
             return self._run()
@@ -161,6 +234,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
             self.dataloader_iterator = iter(self.dataloader)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
+        self._make_up_for_validation()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
@@ -168,8 +242,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
                 self.dataloader_iterator = iter(self.dataloader)
                 continue
             self._decide_current_val_interval()
-            due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-            if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            if self._validation_is_due():
                 self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')

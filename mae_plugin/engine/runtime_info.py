@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
@@ -66,14 +69,58 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
 
 
 class LenientLoggerHook(LoggerHook):
-    """mmengine's LoggerHook, which on a full disk goes without a line of the log instead of ending the training."""
+    """mmengine's LoggerHook, which on a full disk goes without a line of the log instead of ending the run.
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+    The same holds for whatever else is written through the Runner's visualizer, such as panels of reconstructions: an
+    error of one of its backends is logged, and the run goes on.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Lets the visualizer's backends fail without ending the run."""
+        super().before_run(runner)
+        for backend in runner.visualizer._vis_backends.values():
+            for name in _WRITES:
+                if write := getattr(backend, name, None):
+                    setattr(backend, name, _lenient(write, runner))
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         """Writes a line where one is due."""
+        _lenient(super().after_train_iter, runner)(runner, *args, **kwargs)
+
+    def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Writes a line where one is due."""
+        _lenient(super().after_val_iter, runner)(runner, *args, **kwargs)
+
+    def after_test_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Writes a line where one is due."""
+        _lenient(super().after_test_iter, runner)(runner, *args, **kwargs)
+
+    def after_val_epoch(self, runner: Runner, *args, **kwargs) -> None:
+        """Writes the metrics."""
+        _lenient(super().after_val_epoch, runner)(runner, *args, **kwargs)
+
+    def after_test_epoch(self, runner: Runner, *args, **kwargs) -> None:
+        """Writes the metrics."""
+        _lenient(super().after_test_epoch, runner)(runner, *args, **kwargs)
+
+    def after_run(self, runner: Runner) -> None:
+        """Closes the visualizer, and copies the log where ``out_dir`` says."""
+        _lenient(super().after_run, runner)(runner)
+
+
+# What a backend of mmengine's visualizer writes.
+_WRITES = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
+
+
+def _lenient(write: Callable[..., None], runner: Runner) -> Callable[..., None]:
+    @wraps(write)
+    def attempt(*args, **kwargs) -> None:
         try:
-            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+            write(*args, **kwargs)
         except OSError as error:
-            runner.logger.error(f'The log could not be written ({error}); training goes on.')
+            runner.logger.error(f'The log could not be written ({error}); the run goes on.')
+
+    return attempt
 
 
 def _detached(value: object) -> object:

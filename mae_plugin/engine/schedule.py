@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
+from mmengine.logging import print_log
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+
+from .batch import no_step
+
+# Share of the training. The published recipes have at most 13 %.
+_LONG_WARMUP = 0.2
 
 
 def warmup_cosine(now: float, warmup: float, end: float, floor: float = 0.0) -> float:
@@ -17,6 +24,30 @@ def warmup_cosine(now: float, warmup: float, end: float, floor: float = 0.0) -> 
         return now / warmup
     progress = min(1.0, (now - warmup) / max(end - warmup, 1e-12))
     return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def check_warmup(warmup: float, length: float, unit: str) -> None:
+    """Logs a warning if the warm-up takes more than a fifth of a schedule's ``length``, in epochs or iterations.
+
+    The length follows the training, and the warm-up does not: the official recipe's 40 epochs are meant for 300 and
+    more.
+
+    Raises:
+        ValueError: if the learning rate would not come down at all.
+    """
+    setting = 'set param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters)'
+    if warmup > 0 and warmup >= length:
+        raise ValueError(
+            f'the warm-up of {warmup:g} {unit} is as long as the whole training, {length:g} {unit}, so the learning '
+            f'rate would never come down; {setting}, or to 0'
+        )
+    if warmup > _LONG_WARMUP * length:
+        print_log(
+            f'The warm-up takes {warmup:g} of {length:g} {unit}, {100 * warmup / length:.0f} % of the training; '
+            f'{setting} if the training was made shorter.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
@@ -32,12 +63,16 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         warmup: number of warm-up epochs, or iterations with ``by_epoch=False``.
         eta_min_ratio: last learning rate over the base rate.
         **kwargs: ``begin``, ``end`` (the end of training if left out), ``by_epoch``, ``last_step``, ``verbose``.
+
+    Raises:
+        ValueError: if the warm-up does not end before the training.
     """
 
     def __init__(self, optimizer, *args, warmup: float = 0, eta_min_ratio: float = 0.0, **kwargs) -> None:
         self.warmup = warmup
         self.eta_min_ratio = eta_min_ratio
         super().__init__(optimizer, *args, **kwargs)
+        check_warmup(warmup, self.end - self.begin, 'epochs' if self.by_epoch else 'iterations')
 
     @classmethod
     def build_iter_from_epoch(
@@ -52,11 +87,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     ) -> WarmupCosineLR:
         """Builds a scheduler that counts iterations from arguments in epochs (``convert_to_iter_based=True``)."""
         if epoch_length == 0:
-            raise ValueError(
-                'there are fewer training images than one batch holds (over all GPUs and accumulated steps), and '
-                'incomplete batches are dropped, so an epoch has no step; make train_dataloader.batch_size smaller'
-            )
-        end = end if end == INF else end * epoch_length
+            raise ValueError(no_step())
+        end = end if end == INF else round(end * epoch_length)
         return cls(*args, warmup=warmup * epoch_length, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -80,3 +112,21 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             self.last_step // accumulate * accumulate, self.warmup, self.end - self.begin, self.eta_min_ratio
         )
         return [base * factor for base in self.base_values]
+
+
+def end_schedules(schedules: object, max_iters: int, epoch_length: int) -> object:
+    """Lets schedules in epochs end with a training that is counted in iterations.
+
+    mmengine takes such a training for one epoch, so that a schedule ended with the first pass through the data.
+
+    Args:
+        schedules: the configs of a Runner's schedules; those that are no WarmupCosineLR, or say where they end, stay.
+        max_iters: the length of the training.
+        epoch_length: steps of one pass through the data.
+    """
+    if isinstance(schedules, (list, tuple)):
+        return [end_schedules(schedule, max_iters, epoch_length) for schedule in schedules]
+    kind = schedules.get('type') if isinstance(schedules, dict) else None
+    if kind in ('WarmupCosineLR', WarmupCosineLR) and schedules.get('convert_to_iter_based') and epoch_length:
+        return {'end': max_iters / epoch_length, **schedules}
+    return schedules

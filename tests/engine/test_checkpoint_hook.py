@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from mae_plugin.checkpoints import files
-from mae_plugin.engine.checkpoint_hook import SafeCheckpointHook, _RemovesLater, newest_whole_checkpoint
+from mae_plugin.engine.checkpoint_hook import SafeCheckpointHook, _RemovesLater
+from mae_plugin.engine.places import Places
+from mae_plugin.engine.resume_from import resume_point
 from mmengine.hooks import Hook
 
 from ..conftest import run
@@ -58,24 +60,31 @@ def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa:
     assert any(f'{newest} is damaged' in log.read_text() for log in tmp_path.glob('*/*.log'))
 
 
-def test_nothing_whole_starts_anew(images, tmp_path):  # noqa: F811
+def test_nothing_whole_does_not_start_anew(images, tmp_path):  # noqa: F811
+    """Unless that is what is wanted: the files moved away, training starts from scratch, and the log says so."""
     train(images, tmp_path, stop_after=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'damaged')
+    with pytest.raises(ValueError, match=r'none of the checkpoints in .*iter_3\.pth is damaged.*; to start anew, choose'):
+        train(images, tmp_path, resume=True)
+    for name in ('iter_3.pth', 'last_checkpoint'):
+        (tmp_path / name).unlink()
     losses, _ = train(images, tmp_path, resume=True)
     assert min(losses) == 0
+    assert any('training starts from scratch' in log.read_text() for log in tmp_path.glob('*/*.log'))
 
 
 def test_which_checkpoint_is_the_newest(tmp_path):
-    assert newest_whole_checkpoint(tmp_path) is None
+    assert resume_point(Places.of(tmp_path)) is None
+    run_of_one_step = dict(meta=dict(epoch=0, iter=1), state_dict={}, message_hub={})
     for i, name in enumerate(['epoch_9', 'iter_2', 'epoch_10', 'best_accuracy_epoch_12', 'epoch_10-0a1b2c3d']):
-        torch.save({}, tmp_path / f'{name}.pth')
+        torch.save(run_of_one_step, tmp_path / f'{name}.pth')
         os.utime(tmp_path / f'{name}.pth', (time.time() + i, time.time() + i))
     # By date, without evaluation's best and published ones.
-    assert newest_whole_checkpoint(tmp_path).name == 'epoch_10.pth'
+    assert resume_point(Places.of(tmp_path)).name == 'epoch_10.pth'
     # What the last run wrote down goes first, also when the folder was moved since.
     for folder in (tmp_path, '/where/it/was/before'):
         (tmp_path / 'last_checkpoint').write_text(f'{folder}/iter_2.pth')
-        assert newest_whole_checkpoint(tmp_path).name == 'iter_2.pth'
+        assert resume_point(Places.of(tmp_path)).name == 'iter_2.pth'
 
 
 def test_write_atomically(tmp_path, monkeypatch):
@@ -134,13 +143,18 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
 
     class Losses(resumable.Losses):
         def before_run(self, runner):
+            seen.append(self.of_step)
             runner.register_hook(Fills())
 
     whole, weights = train(images, tmp_path / 'whole', interval=-1)
     changes = {'default_hooks.checkpoint.max_keep_ckpts': 1}
-    with pytest.MonkeyPatch.context() as patch:
+    seen = []
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(resumable, 'Losses', Losses)
-        losses, _ = train(images, small_disk, **changes)
+        train(images, small_disk, **changes)
+    # Training went on to its end, but a run without its last checkpoint has failed.
+    assert ended.value.code == 1
+    (losses,) = seen
     assert losses == whole
     assert names(small_disk) == ['iter_3.pth']
     # On the console; the log is on the same disk.
@@ -148,6 +162,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
     failure = r'(?m)^.* - ERROR - .*NO CHECKPOINT: the checkpoint could not be written \(\[Errno 28\] No space left'
     assert len(re.findall(failure, said)) == 3
     assert f'free some space in {small_disk}. The last good one is kept, and training goes on.' in said
+    assert re.search(r'- ERROR - .*The last checkpoint of this run is not on disk: .*; free some space', said)
     (small_disk / 'filler').unlink()
     rest, resumed = train(images, small_disk, resume=True, **changes)
     assert rest == {step: whole[step] for step in range(3, STEPS)}
