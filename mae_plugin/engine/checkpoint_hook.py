@@ -117,12 +117,28 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Sets up the folder for checkpoints."""
         check_steps(runner.train_dataloader)
+        self._take_over_paths(runner)
         super().before_train(runner)
         if self.file_client_args is None and type(self.file_backend) is LocalBackend:
             self.backend_args = dict(backend='atomic')
             self.file_backend = _RemovesLater()
         if isinstance(runner.model, FullyShardedModel) and not is_main_process():
             runner.save_checkpoint = partial(send_shards, runner)
+
+    def _take_over_paths(self, runner: Runner) -> None:
+        """After resuming, looks for the last and the best checkpoints in this run's folder.
+
+        A work dir that was copied must not remove the original's best checkpoint.
+        """
+        noted = runner.message_hub.runtime_info
+        for name, path in noted.items():
+            if (name == 'last_ckpt' or name.startswith('best_ckpt')) and path and '://' not in path:
+                noted[name] = str(self.places.folder / os.path.basename(path))
+        step = runner.epoch if self.by_epoch else runner.iter
+        last = self.places.folder / self.filename_tmpl.format(step)
+        if step > 0 and noted.get('last_ckpt') == str(last):
+            # If the validation that is still due finds a better model, this checkpoint gets to know it.
+            self.last_ckpt, self._saved_step = str(last), step
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Notes what an update is made of, the optimizer and the data; makes all of the checkpoint plain data."""

@@ -46,7 +46,11 @@ def _other_kind(checkpoint: Mapping, wrapper: OptimWrapper) -> str | None:
     stored = checkpoint['meta'].get('optimizer')
     if stored is None:
         # Older checkpoints do not name it; versions of torch add settings, but never exchange one for another.
-        options = [set(group[0]) for group in (checkpoint['optimizer']['param_groups'], wrapper.optimizer.param_groups) if group]
+        options = [
+            set(group[0])
+            for group in (checkpoint['optimizer']['param_groups'], wrapper.optimizer.param_groups)
+            if group
+        ]
         if len(options) == 2 and options[0] - options[1] and options[1] - options[0]:
             stored = f'one with {", ".join(sorted(map(str, options[0] - options[1])))}'
     if stored in (None, own):

@@ -138,6 +138,19 @@ def test_resuming_keeps_the_batch(monkeypatch, tmp_path, gpus, batch, wanted):
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)) == wanted
 
 
+def test_a_moved_work_dir_keeps_the_batch(monkeypatch, tmp_path):
+    """The path in last_checkpoint led nowhere, so that a run on another number of GPUs was refused."""
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    torch.save(dict(meta=dict(iter=1, batch=[8, 512, 1, 1])), tmp_path / 'model_1.pt')
+    (tmp_path / 'epoch_2.pth').write_bytes(b'damaged')
+    (tmp_path / 'last_checkpoint').write_text('/where/it/was/before/epoch_2.pth')
+    cfg = config()
+    cfg.work_dir = str(tmp_path)
+    cfg.default_hooks.checkpoint.filename_tmpl = 'model_{}.pt'
+    keep_batch(cfg)
+    assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.accumulative_counts) == (512, 2)
+
+
 @pytest.mark.parametrize(
     ('batch', 'remedy'),
     [

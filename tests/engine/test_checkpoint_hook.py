@@ -64,7 +64,9 @@ def test_nothing_whole_does_not_start_anew(images, tmp_path):  # noqa: F811
     """Unless that is what is wanted: the files moved away, training starts from scratch, and the log says so."""
     train(images, tmp_path, stop_after=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'damaged')
-    with pytest.raises(ValueError, match=r'none of the checkpoints in .*iter_3\.pth is damaged.*; to start anew, choose'):
+    with pytest.raises(
+        ValueError, match=r'none of the checkpoints in .*iter_3\.pth is damaged.*; to start anew, choose'
+    ):
         train(images, tmp_path, resume=True)
     for name in ('iter_3.pth', 'last_checkpoint'):
         (tmp_path / name).unlink()

@@ -125,7 +125,8 @@ def test_what_is_no_file(tmp_path, said, kind):
 
 
 @pytest.mark.parametrize(
-    'pointer', [b'\xff\xfe', b'', b'\n', b'/a/\0b', b'x' * 5000, b'/else/where/iter_77.pth', 'folder', 'FIFO', 'nowhere']
+    'pointer',
+    [b'\xff\xfe', b'', b'\n', b'/a/\0b', b'x' * 5000, b'/else/where/iter_77.pth', 'folder', 'FIFO', 'nowhere'],
 )
 def test_a_pointer_of_no_use(tmp_path, pointer):
     """Bytes that are not UTF-8 and the like in last_checkpoint: the dates decide."""

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from mae_plugin.engine import WarmupCosineLR
-from mae_plugin.engine.schedule import warmup_cosine
+from mae_plugin.engine import schedule as module
+from mae_plugin.engine.schedule import end_schedules, warmup_cosine
 
 
 def test_by_hand():
@@ -45,6 +46,35 @@ def build(epochs: int) -> tuple[torch.optim.Optimizer, WarmupCosineLR]:
 def test_epochs_become_iterations():
     _, scheduler = build(epochs=3)
     assert (scheduler.warmup, scheduler.end, scheduler.by_epoch) == (5, 15, False)
+
+
+def test_a_warm_up_that_is_too_long(monkeypatch):
+    """`train_cfg.max_epochs=100` kept the recipe's 40 epochs of warm-up, in silence; 1 had nothing else."""
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda sentence, **_: said.append(sentence))
+    for warmup, end in ((40, 300), (10, 90), (3, 18), (0, 1)):
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        WarmupCosineLR.build_iter_from_epoch(optimiser, warmup=warmup, end=end, epoch_length=7)
+        assert said == []
+    WarmupCosineLR(optimiser, warmup=40, end=100)
+    assert said == [
+        'The warm-up takes 40 of 100 epochs, 40 % of the training; set param_scheduler.warmup to 5 to 10 % of '
+        'train_cfg.max_epochs (or max_iters) if the training was made shorter.'
+    ]
+    with pytest.raises(ValueError, match=r'warm-up of 40 epochs is as long as the whole training, 20 .*, or to 0'):
+        WarmupCosineLR(optimiser, warmup=40, end=20)
+
+
+def test_epochs_of_a_training_in_iterations():
+    """mmengine takes it for one epoch: the cosine was at its end after the first pass through the data."""
+    ours = dict(type='WarmupCosineLR', warmup=1, convert_to_iter_based=True)
+    other = dict(type='CosineAnnealingLR')
+    assert end_schedules([ours, other], 7, 3) == [{'end': 7 / 3, **ours}, other]
+    assert end_schedules(dict(ours, end=2), 7, 3)['end'] == 2
+    assert end_schedules(None, 7, 3) is None
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = WarmupCosineLR.build_iter_from_epoch(optimiser, end=7 / 3, epoch_length=3)
+    assert scheduler.end == 7 and type(scheduler.end) is int
 
 
 @pytest.mark.parametrize('epochs', [2, 3, 6])
