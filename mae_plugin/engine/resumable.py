@@ -70,7 +70,7 @@ class _Resumable(BaseLoop):
         if self.done > self.end:
             raise ValueError(
                 f'the checkpoint is trained for {self.done} {self.unit}s already, beyond {setting}={self.end}, so '
-                f'nothing would be trained; set {setting} to more than {self.done}, or resume from an earlier checkpoint'
+                f'nothing would be trained; set {setting} to more than {self.done}, or resume from an earlier one'
             )
         if self.done == self.end:
             print_log(

@@ -1,4 +1,4 @@
-"""What differs between the run that wrote a checkpoint and the one that resumes from it is said, not torch's message."""
+"""What differs between the run that wrote a checkpoint and the one that resumes is said, in no words of torch's."""
 
 import copy
 
