@@ -6,6 +6,10 @@ checkpoints safely, its own included (see :mod:`mae_plugin.checkpoints`).
 
 import warnings
 
+from .utils.home import provide_user
+
+# Before the libraries that look for it.
+provide_user()
 # mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 

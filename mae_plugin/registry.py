@@ -43,6 +43,7 @@ def register_all() -> None:
             engine.NaNGuardHook,
             engine.PreemptionHook,
             engine.ReconstructionHook,
+            engine.RunLockHook,
             engine.SafeCheckpointHook,
             engine.TimeLimitHook,
             engine.WeightsFitHook,

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,15 @@ def test_bad_days(tmp_path):
     options = ['--cfg-options', *SMALL_PRETRAIN, *compiled, 'default_hooks.checkpoint.interval=100']
     folders = ['--work-dir', work_dir, '--data-root', tmp_path / 'images']
 
-    # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone.
+    # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone, again and again until all have
+    # ended, which made the exit code 1.
     job = start('dist_train.sh', PRETRAIN, 2, *folders, *options, 'train_cfg.max_epochs=1000')
     said = wait_for(job, r'Epoch\(train\) +\[ *2\]\[1/2\]')
     assert 'lr 4.687e-6 = 1.5e-4 × 8 / 256 (2 processes × 4 × 1)' in said
     assert 'The step is compiled by torch.compile' in said and 'does not work here' not in said
-    os.kill(job.pid, signal.SIGTERM)
+    while job.poll() is None:
+        os.kill(job.pid, signal.SIGTERM)
+        time.sleep(0.02)
     rest, _ = job.communicate()
     assert job.returncode == 75, rest[-4000:]
     (checkpoint,) = work_dir.glob('*.pth')
@@ -90,6 +94,21 @@ def test_bad_days(tmp_path):
         for record in map(json.loads, file.read_text().splitlines()):
             update = (record['step'] - 1) // steps
             assert record['lr'] == pytest.approx(1.5e-4 * 8 / 256 * update / 80, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_ranks_end_with_their_launcher(tmp_path):
+    """After SIGKILL of the launcher, both ranks trained on for ever, and the next start met them in the work dir."""
+    write_jpegs(tmp_path / 'images' / 'train', 19)
+    folders = ['--work-dir', tmp_path / 'run', '--data-root', tmp_path / 'images']
+    options = ['--cfg-options', *SMALL_PRETRAIN, 'train_cfg.max_epochs=100000', 'train_dataloader.num_workers=1']
+    job = start('dist_train.sh', PRETRAIN, 2, *folders, *options)
+    wait_for(job, r'Epoch\(train\)')
+    job.kill()
+    # The pipe ends when the last rank and the last worker do.
+    rest, _ = job.communicate()
+    (checkpoint,) = (tmp_path / 'run').glob('*.pth')
+    assert torch.load(checkpoint, weights_only=True)['meta']['iter'] > 0, rest[-4000:]
 
 
 def test_two_processes_evaluate(imagenet, tmp_path):

@@ -8,6 +8,10 @@ Reads as training does: by the dataset of the config and the first step of its p
 
 import argparse
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.data.statistics import channel_statistics
 from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_data, load_config
 from mmengine.registry import DefaultScope

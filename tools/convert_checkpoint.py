@@ -7,6 +7,10 @@ python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf  
 import argparse
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.checkpoints import trust_checkpoints
 from mae_plugin.checkpoints.convert import fit, read_source, write_target
 from mae_plugin.checkpoints.layouts import LAYOUTS

@@ -15,6 +15,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import torch

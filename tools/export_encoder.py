@@ -7,6 +7,10 @@ python tools/export_encoder.py work_dirs/run/epoch_300.pth encoder.onnx --to onn
 import argparse
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.checkpoints import trust_checkpoints
 from mae_plugin.checkpoints.convert import export_encoder, read_source
 from mae_plugin.engine.launch import SetupErrors

@@ -6,6 +6,10 @@ python tools/extract_features.py CONFIG.py CHECKPOINT.pth photos --out features.
 import argparse
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
 from mae_plugin.apis.features import check_feature_file
 from mae_plugin.data.names import printable

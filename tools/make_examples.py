@@ -11,6 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 import numpy as np
 import tifffile
 from mae_plugin.engine.launch import SetupErrors

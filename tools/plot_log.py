@@ -6,6 +6,10 @@ python tools/plot_log.py work_dirs/one work_dirs/other --out curves.png
 import argparse
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.apis import draw_curves, read_log, save_figure
 from mae_plugin.engine.launch import SetupErrors
 

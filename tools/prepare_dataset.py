@@ -6,6 +6,10 @@ python tools/prepare_dataset.py imagenet.zip shards/train --inside imagenet/trai
 
 import argparse
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.data.entries import IMAGE_EXTENSIONS
 from mae_plugin.data.names import printable
 from mae_plugin.data.prepare import Plan, prepare

@@ -7,6 +7,10 @@ python tools/reconstruct.py CONFIG.py CHECKPOINT.pth photos --mask-ratio 0.75 0.
 import argparse
 from pathlib import Path
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
 from mae_plugin.checkpoints.formats import check_free
 from mae_plugin.data.names import printable

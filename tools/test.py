@@ -6,8 +6,12 @@ python tools/test.py configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.
 import argparse
 from copy import deepcopy
 
-import mmengine
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
+from mmengine import dump
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
@@ -78,7 +82,7 @@ def main() -> None:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
     if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+        dump(metrics, args.out)
 
 
 if __name__ == '__main__':

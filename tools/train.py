@@ -5,6 +5,10 @@ python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 
 import argparse
 
+# Before all that takes seconds to import.
+import early_signals  # noqa: F401
+
+# isort: split
 from mae_plugin.engine.batch import fit_batch, keep_batch
 from mae_plugin.engine.launch import (
     SetupErrors,
@@ -15,6 +19,8 @@ from mae_plugin.engine.launch import (
     pretrained_weights,
     replace_pretrained,
 )
+from mae_plugin.engine.preemption import ignore_signals
+from mae_plugin.engine.run_lock import lock_early
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,7 +88,10 @@ def main() -> None:
         for _, path in pretrained_weights(cfg.model):
             check_checkpoint(path, 'to start from; name yours with --pretrained PATH')
 
+        lock_early(cfg)
         setup.build_runner(cfg).train()
+    # A signal that comes while the process ends must not change its exit code.
+    ignore_signals()
 
 
 if __name__ == '__main__':

@@ -6,18 +6,16 @@ onedl-mmengine fall back to that for files too. The loaders here replace both, a
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
-from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file
 
 from .adapt import renamed_for_prefix
+from .downloads import fetch
 from .formats import read_folder
 from .plain_state import restore_message_hub
 from .torch_files import read_torch_file, said_of
@@ -82,27 +80,12 @@ def load_from_local(filename: str, map_location: Location = None) -> dict:
 
 
 def load_from_http(filename: str, map_location: Location = None, model_dir: str | None = None) -> dict:
-    """Loads a checkpoint from an address through torch's cache of downloads; otherwise as from a file."""
-    first = get_rank() == 0
-    # The first process fetches, the others find the file in the cache.
-    if not first:
-        barrier()
+    """Loads a checkpoint from a URL, downloading it first if necessary; otherwise as from a file."""
+    cached = fetch(filename, model_dir)
     try:
-        name = os.path.basename(urlparse(filename).path)
-        if name.endswith(('.safetensors', '.bin')):
-            # Such files are all called alike, and the cache goes by the name.
-            name = f'{hashlib.sha256(filename.encode()).hexdigest()[:16]}-{name}'
-        cached = os.path.join(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'), name)
-        if not os.path.exists(cached):
-            os.makedirs(os.path.dirname(cached), exist_ok=True)
-            torch.hub.download_url_to_file(filename, cached)
-        try:
-            return load_from_local(cached, map_location)
-        except ValueError as error:
-            raise ValueError(f'{error}; it was downloaded from {filename}, delete it to fetch it anew') from None
-    finally:
-        if first:
-            barrier()
+        return load_from_local(cached, map_location)
+    except ValueError as error:
+        raise ValueError(f'{error}; it was downloaded from {filename}, delete it to fetch it anew') from None
 
 
 def register_loaders() -> None:

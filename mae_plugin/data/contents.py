@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..checkpoints.files import unfinished
 from .entries import ARCHIVES, LABELS, LeftOut, class_folders, refuse_mixture
 from .files import OpenFiles, read_file
 from .folder import scan_folder
@@ -82,14 +83,12 @@ def _uncompressed(source: str, target: Path) -> str:
         opener = _COMPRESSED.get(file.read(2))
     if opener is None or target.is_file():
         return source if opener is None else str(target)
-    part = target.with_suffix('.part')
     try:
-        with opener(source) as packed, open(part, 'wb') as file:
+        with unfinished(target) as part, opener(source) as packed, open(part, 'wb') as file:
             shutil.copyfileobj(packed, file, 2**20)
     # What gzip, bz2 and lzma raise; other errors of the system have a number.
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f'{source} is cut off or damaged ({error}); unpack what can be unpacked') from error
-    os.replace(part, target)
     return str(target)

@@ -6,20 +6,23 @@ milliseconds whatever its length, and all processes of a machine share one copy.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from ..checkpoints.files import write_atomically
+from ..utils.locks import waiting_lock
 
 _VERSION = 2
 
@@ -66,33 +69,44 @@ def cached_index(
 ) -> Index:
     """Opens the index of a source, or makes it if there is none or the source has changed.
 
+    An index that cannot be kept, for want of space or of permission, is made all the same.
+
     Args:
         key: what the index is of.
-        folder: where indices are kept; ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if None.
+        folder: where indices are kept; that of :func:`index_folder` if None.
         is_current: whether an index still describes its source.
         make: gives a new one.
     """
-    if folder is None:
-        folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'mae_plugin')
-    path = Path(folder, f'{hashlib.sha256(f"{_VERSION} {key}".encode()).hexdigest()[:32]}.safetensors')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_suffix('.lock'), 'w')  # noqa: SIM115
-        # Of several processes that start together one makes the index, and the others wait for it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        print_log(f'No index is kept, as {path.parent} cannot be written or locked ({error}).', logger='current')
-        return make()
-    with lock:
+    name = f'{hashlib.sha256(f"{_VERSION} {key}".encode()).hexdigest()[:32]}.safetensors'
+    path = Path(index_folder() if folder is None else folder, name)
+
+    def say_wait(holder: str) -> None:
+        print_log(f'Waiting for {holder}, which is indexing {key}.', logger='current')
+
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Of several processes that start together one makes the index, and the others wait for it.
+            stack.enter_context(waiting_lock(path.with_suffix('.lock'), say_wait))
+        except OSError as error:
+            print_log(f'No index is kept, as {path.parent} cannot be written or locked ({error}).', logger='current')
+            return make()
         if found := _open(path):
             if is_current(found):
                 return found
             print_log(f'{key} has changed since it was indexed; indexing anew.', logger='current')
         index = make()
-        part = path.with_suffix('.part')
-        save_file(index.arrays, part, metadata={'notes': json.dumps(index.notes)})
-        os.replace(part, path)
-        return _open(path)
+        try:
+            write_atomically(path, save(index.arrays, metadata={'notes': json.dumps(index.notes)}))
+        except OSError as error:
+            print_log(f'The index of {key} could not be written ({error}); going on without it.', logger='current')
+            return index
+        return _open(path) or index
+
+
+def index_folder() -> Path:
+    """Returns where indices are kept: ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'mae_plugin')
 
 
 def _open(path: Path) -> Index | None:

@@ -11,16 +11,18 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import simplejpeg
+from mmengine.logging import print_log
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..checkpoints.files import write_atomically
+from ..checkpoints.files import unfinished, write_atomically
+from ..utils.locks import FileLock, LockedError
+from ..utils.pools import process_pool
 from .contents import open_source
 from .crop import resize
 from .decode import EncodedImage
@@ -28,6 +30,8 @@ from .entries import IMAGE_EXTENSIONS, class_folders, no_image
 from .files import is_out_of_descriptors, out_of_descriptors
 from .labels import member_key
 from .names import printable
+
+_LOCK = '.prepare.lock'
 
 
 class Member(NamedTuple):
@@ -108,10 +112,34 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
         RuntimeError: if the system killed a worker.
     """
     target = Path(target)
-    if not (target / 'plan.json').is_file() and target.exists() and any(target.iterdir()):
-        raise ValueError(f'{target} is not empty; choose a new folder')
-    parts = target / 'parts'
+    _check_new(target)
     target.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target / _LOCK)
+    try:
+        lock.acquire()
+    except LockedError as error:
+        raise ValueError(
+            f'{error.holder} is writing to {target} already; wait until it has ended, or choose another folder'
+        ) from None
+    except OSError as error:
+        # A file system without locks, or a full one, which the first shard will tell.
+        print_log(f'Nothing keeps a second process out of {target}, as it cannot be locked ({error}).', 'current')
+    try:
+        # Another process may have begun since.
+        _check_new(target)
+        return _prepare(plan, target, workers)
+    finally:
+        lock.release(remove=True)
+
+
+def _check_new(target: Path) -> None:
+    """Raises ValueError if a folder holds anything else than what a plan has begun."""
+    if target.exists() and not (target / 'plan.json').is_file() and {*os.listdir(target)} - {_LOCK}:
+        raise ValueError(f'{target} is not empty; choose a new folder')
+
+
+def _prepare(plan: Plan, target: Path, workers: int | None) -> dict:
+    parts = target / 'parts'
     _agree(target / 'plan.json', asdict(plan), f'{target} was begun with another plan')
     manifest = target / 'manifest.json'
     if manifest.is_file():
@@ -187,8 +215,7 @@ def _write_shards(plan, groups, targets, reports, source, workers) -> None:
         TimeElapsedColumn(),
         TextColumn('left'),
     )
-    context = multiprocessing.get_context('fork')
-    with ProcessPoolExecutor(workers, context, _share, (done,)) as pool:
+    with process_pool(workers, _share, done) as pool:
         tasks = {
             pool.submit(
                 _write_shard,
@@ -206,17 +233,8 @@ def _write_shards(plan, groups, targets, reports, source, workers) -> None:
             while tasks:
                 finished, tasks = wait(tasks, timeout=0.5, return_when=FIRST_EXCEPTION)
                 progress.update(bar, completed=done.value)
-                try:
-                    for task in finished:
-                        task.result()
-                except BaseException as error:
-                    pool.shutdown(cancel_futures=True)
-                    if isinstance(error, BrokenProcessPool):
-                        raise RuntimeError(
-                            'the system killed a worker, perhaps for want of memory; start again with fewer workers to '
-                            'go on from here'
-                        ) from error
-                    raise
+                for task in finished:
+                    task.result()
 
 
 def _share(done) -> None:
@@ -238,9 +256,8 @@ def _write_shard(
     whose images all turn out to be broken.
     """
     skipped, written = [], set()
-    part = target.with_suffix('.part')
-    with open(part, 'wb') as file:
-        with tarfile.open(fileobj=file, mode='w') as tar:
+    with unfinished(target) as part:
+        with tarfile.open(part, 'w') as tar:
             for member in members:
                 try:
                     name, data = _fit(member, read(member.place), plan)
@@ -259,10 +276,7 @@ def _write_shard(
             classes = {*folders, *class_folders((member.name for member in members), ())}
             for folder in sorted(classes - {'', *class_folders(written, ())}):
                 _add_folder(tar, folder)
-        file.flush()
-        os.fsync(file.fileno())
-    content = part.read_bytes()
-    os.replace(part, target)
+        content = part.read_bytes()
     summary = dict(file=target.name, images=len(members) - len(skipped), bytes=len(content))
     write_atomically(report, _json({**summary, 'sha256': hashlib.sha256(content).hexdigest(), 'skipped': skipped}))
 

@@ -10,6 +10,7 @@ from .preemption import PreemptionHook
 from .probe_loop import ProbeLoop
 from .reconstruction_hook import ReconstructionHook
 from .resumable import ResumableEpochLoop, ResumableIterLoop
+from .run_lock import RunLockHook
 from .runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
 from .schedule import WarmupCosineLR
 from .sharded import FullyShardedModel
@@ -29,6 +30,7 @@ __all__ = [
     'ReconstructionHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
+    'RunLockHook',
     'SafeCheckpointHook',
     'TimeLimitHook',
     'WarmupCosineLR',

@@ -23,6 +23,7 @@ from .addresses import AddressedDataset, ResumableSampler, seed_at, seed_generat
 from .batch import EffectiveBatch, check_steps
 from .preemption import obey_parent_alone
 from .schedule import end_schedules
+from .worker_errors import find_cause
 
 
 class _Resumable(BaseLoop):
@@ -125,11 +126,10 @@ class _Resumable(BaseLoop):
         return True
 
     @contextmanager
-    def _minding_workers(self) -> Iterator[None]:
-        """Ends data-loader workers at once when training does not come to its end, and says so if one was killed.
+    def _ending_workers(self) -> Iterator[None]:
+        """Ends the data-loader workers at once when an error ends the training, and raises what ended a worker.
 
-        torch asks them politely, by locks that a worker which was killed may hold for ever: the run would hang, and
-        other ranks with it. Such a death looks like this or that from outside.
+        torch ends workers by locks that a killed worker may hold for ever: the run would hang, and other ranks with it.
         """
         try:
             yield
@@ -137,15 +137,12 @@ class _Resumable(BaseLoop):
             # mmengine's iteration-based loop wraps the loader's own.
             batches = getattr(self.dataloader_iterator, '_iterator', self.dataloader_iterator)
             workers = getattr(batches, '_workers', ())
-            dead = 'DataLoader worker' in str(error) or any(worker.exitcode for worker in workers)
+            cause = find_cause(error, workers)
             for worker in workers:
                 batches._shutdown = True
                 worker.terminate()
-            if dead and isinstance(error, Exception):
-                raise RuntimeError(
-                    'a worker of the data loader was killed, by the system perhaps, for want of memory; go on with '
-                    '--resume, and with a smaller train_dataloader.num_workers'
-                ) from error
+            if cause is not None:
+                raise cause from error
             raise
 
     def run_iter(self, *args) -> None:
@@ -175,7 +172,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         """Trains to the last epoch."""
         self._check_rest()
         self._go_to_position()
-        with self._minding_workers():
+        with self._ending_workers():
             self.runner.call_hook('before_train')
             self._make_up_for_validation()
             while self._epoch < self._max_epochs and not self.stop_training:
@@ -225,7 +222,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         """Trains to the last iteration."""
         self._check_rest()
         self._go_to_position()
-        with self._minding_workers():
+        with self._ending_workers():
             return self._run()
 
     def _run(self) -> torch.nn.Module:

@@ -4,6 +4,7 @@ custom_imports = dict(imports=['mae_plugin'])
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
+    lock=dict(type='RunLockHook'),
     runtime_info=dict(type='LeanRuntimeInfoHook'),
     compile=dict(type='CompileHook'),
     logger=dict(type='LenientLoggerHook', interval=100),
