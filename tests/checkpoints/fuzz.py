@@ -124,13 +124,18 @@ def other_pickles(whole: bytes, rng: random.Random) -> Iterator[bytes]:
         else:
             parts = list(instructions)
             for _ in range(rng.choice((1, 1, 2, 4))):
-                _splice(parts, strange, rng)
+                if parts:
+                    _splice(parts, strange, rng)
             content = b''.join(parts)
         yield _zipped({**records, name: bytes(content)})
 
 
 def _instructions(pickled: bytes) -> list[bytes]:
-    starts = [position for _, _, position in pickletools.genops(pickled)]
+    try:
+        starts = [position for _, _, position in pickletools.genops(pickled)]
+    # An attack may end in the middle of an instruction.
+    except ValueError:
+        starts = range(len(pickled))
     return [pickled[start:end] for start, end in zip(starts, [*starts[1:], len(pickled)], strict=True)]
 
 
