@@ -38,6 +38,7 @@ def register_all() -> None:
         DATASETS: [data.IndexedImages],
         HOOKS: [
             engine.CompileHook,
+            engine.DataFitHook,
             engine.LeanRuntimeInfoHook,
             engine.LenientLoggerHook,
             engine.NaNGuardHook,

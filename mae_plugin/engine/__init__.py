@@ -3,6 +3,7 @@
 from .auto_amp import AutoAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
 from .compile_hook import CompileHook
+from .data_fit_hook import DataFitHook
 from .fit_hook import WeightsFitHook
 from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
 from .nan_guard import NaNGuardHook
@@ -19,6 +20,7 @@ from .time_limit import TimeLimitHook
 __all__ = [
     'AutoAmpOptimWrapper',
     'CompileHook',
+    'DataFitHook',
     'FullyShardedModel',
     'LeanRuntimeInfoHook',
     'LenientLoggerHook',

@@ -221,7 +221,9 @@ class SafeCheckpointHook(CheckpointHook):
             self._saved_step = step
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        self._safely(runner, lambda: super(SafeCheckpointHook, self)._save_best_checkpoint(runner, metrics))
+        # A run that only validates has no place for checkpoints.
+        if self.save_best:
+            self._safely(runner, lambda: super(SafeCheckpointHook, self)._save_best_checkpoint(runner, metrics))
 
     def _safely(self, runner: Runner, save: Callable[[], None]) -> str | None:
         """Saves, if there is something to save and room for it; if not, everything stays as it was.

@@ -8,13 +8,14 @@ import torch
 from mmengine.dist import all_gather, all_reduce
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
-from mmengine.runner import EpochBasedTrainLoop, Runner, ValLoop, autocast
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop, autocast
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ..apis.features import pooled_features
 from ..apis.probe import LinearClassifier, knn_predict
 from ..data.collate import CheckedCollate
+from .class_names import class_names, share_classes
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -40,7 +41,8 @@ class ProbeLoop(ValLoop):
         fp16: extract in float16.
 
     Raises:
-        ValueError: if ``dataloader`` is built already, or images have no labels.
+        ValueError: if ``dataloader`` is built already, images have no labels, or some to classify are of a class that
+            the bank does not have.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class ProbeLoop(ValLoop):
         dataloader = {**dataloader, **fixed, 'collate_fn': CheckedCollate()}
         super().__init__(runner, dataloader, evaluator, fp16)
         dataset = DATASETS.build({**dataloader['dataset'], **bank})
+        if classes := class_names(dataset):
+            share_classes(self.dataloader.dataset, classes, 'val_dataloader', 'val_cfg.bank')
         if bank_size is not None and bank_size < len(dataset):
             dataset = Subset(dataset, [i * len(dataset) // bank_size for i in range(bank_size)])
         self.bank = runner.build_dataloader({**dataloader, 'dataset': dataset}, seed=runner.seed)
@@ -90,10 +94,13 @@ class ProbeLoop(ValLoop):
             for name, predicted in predictions.items()
         }
         seconds = time.perf_counter() - start
-        unit = 'epoch' if isinstance(self.runner.train_loop, EpochBasedTrainLoop) else 'iteration'
+        share = ''
+        if isinstance(train_loop := self.runner._train_loop, BaseLoop):
+            unit = 'epoch' if isinstance(train_loop, EpochBasedTrainLoop) else 'iteration'
+            share = f', {seconds / train_loop.val_interval:.4f} s per {unit}'
         self.runner.logger.info(
-            f'Probed {len(queries)} images with a bank of {len(self.bank.dataset)} in {seconds:.1f} s, '
-            f'{seconds / self.runner.val_interval:.4f} s per {unit}; the linear classifier took {linear.steps} steps.'
+            f'Probed {len(queries)} images with a bank of {len(self.bank.dataset)} in {seconds:.1f} s{share}; '
+            f'the linear classifier took {linear.steps} steps.'
         )
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')

@@ -10,6 +10,7 @@ default_hooks = dict(
     logger=dict(type='LenientLoggerHook', interval=100),
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     fit=dict(type='WeightsFitHook'),
+    data=dict(type='DataFitHook'),
     guard=dict(type='NaNGuardHook', patience=50),
     preemption=dict(type='PreemptionHook'),
 )
