@@ -35,15 +35,7 @@ class EffectiveBatch(NamedTuple):
 
     @classmethod
     def of(cls, runner: Runner, dataloader: dict) -> EffectiveBatch:
-        """That of a run with this config of a data loader; its optimiser wrapper may not be built yet.
-
-        Raises:
-            ValueError: if the data loader is not a config.
-        """
-        if not isinstance(dataloader, dict):
-            raise ValueError(
-                f'train_dataloader is {type(dataloader).__name__}; a resumable loop needs its config, a dict'
-            )
+        """That of a run with this config of a data loader; its optimiser wrapper may not be built yet."""
         wrapper = runner.optim_wrapper
         built = not isinstance(wrapper, dict)
         accumulate = wrapper._accumulative_counts if built else wrapper.get('accumulative_counts', 1)

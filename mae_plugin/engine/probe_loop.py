@@ -16,6 +16,7 @@ from ..apis.features import pooled_features
 from ..apis.probe import LinearClassifier, knn_predict
 from ..data.collate import CheckedCollate
 from .class_names import class_names, share_classes
+from .ready_loader import config_of
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -30,10 +31,11 @@ class ProbeLoop(ValLoop):
 
     Args:
         runner: the Runner.
-        dataloader: config of the data loader of the images to classify, with labels.
+        dataloader: data loader of the images to classify, with labels, or its config.
         evaluator: further metrics are not evaluated: an empty list.
         bank: what the dataset of labelled images has different from that of ``dataloader``, such as
-            ``dict(split='train')`` or ``dict(data_prefix='train')``.
+            ``dict(split='train')`` or ``dict(data_prefix='train')``. Its whole
+            config, where ``dataloader`` is built already.
         bank_size: take so many images of the bank, at equal distances; all if left out.
         pool: what of the features is taken, see :func:`pooled_features`.
         k: number of neighbours.
@@ -41,8 +43,8 @@ class ProbeLoop(ValLoop):
         fp16: extract in float16.
 
     Raises:
-        ValueError: if ``dataloader`` is built already, images have no labels, or some to classify are of a class that
-            the bank does not have.
+        ValueError: if ``dataloader`` is built already with an order of its own, images have no labels, or some to
+            classify are of a class that the bank does not have.
     """
 
     def __init__(
@@ -57,13 +59,22 @@ class ProbeLoop(ValLoop):
         strength: float = 1.0,
         fp16: bool = False,
     ) -> None:
-        if not isinstance(dataloader, dict):
-            raise ValueError(f'val_dataloader is {type(dataloader).__name__}; a probe needs its config, a dict')
+        ready = not isinstance(dataloader, dict)
+        if ready:
+            kind = type(dataloader).__name__
+            dataloader = config_of(dataloader)
+            if dataloader is None:
+                raise ValueError(f'val_dataloader is a {kind} with an order of its own; a probe needs its config')
+            if 'type' not in bank:
+                raise ValueError(
+                    'val_dataloader is built already, so val_cfg.bank cannot say what is different from its config; '
+                    'give the bank as the whole config of a dataset'
+                )
         # The shares of the processes are put together again by this sampler's order.
         fixed = dict(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
         dataloader = {**dataloader, **fixed, 'collate_fn': CheckedCollate()}
         super().__init__(runner, dataloader, evaluator, fp16)
-        dataset = DATASETS.build({**dataloader['dataset'], **bank})
+        dataset = DATASETS.build({**({} if ready else dataloader['dataset']), **bank})
         if classes := class_names(dataset):
             share_classes(self.dataloader.dataset, classes, 'val_dataloader', 'val_cfg.bank')
         if bank_size is not None and bank_size < len(dataset):

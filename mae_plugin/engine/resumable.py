@@ -9,7 +9,7 @@ number of data-loader workers makes no difference.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ..data.collate import CheckedCollate
 from .addresses import AddressedDataset, ResumableSampler, seed_at, seed_generators
 from .batch import EffectiveBatch, check_steps
 from .preemption import obey_parent_alone
+from .ready_loader import InexactLoader, config_of
 from .schedule import end_schedules
 from .worker_errors import find_cause
 
@@ -37,19 +38,24 @@ class _Resumable(BaseLoop):
     go_back_to: Path | None = None
     """Set by a hook: the checkpoint from which to go on, with other data, after the present step."""
 
-    def __init__(self, runner: Runner, dataloader: dict, *args, **kwargs) -> None:
-        batch = EffectiveBatch.of(runner, dataloader)
-        super().__init__(
-            runner, _with_addresses(dataloader, _shared_seed(runner), self.endless, batch), *args, **kwargs
-        )
+    def __init__(self, runner: Runner, dataloader: dict | Iterable, *args, **kwargs) -> None:
+        seed = _shared_seed(runner)
+        if not isinstance(dataloader, dict):
+            dataloader = config_of(dataloader) or InexactLoader(dataloader, seed)
+        batch = None
+        if isinstance(dataloader, dict):
+            batch = EffectiveBatch.of(runner, dataloader)
+            dataloader = _with_addresses(dataloader, seed, self.endless, batch)
+        super().__init__(runner, dataloader, *args, **kwargs)
         self.batch = batch
         self._seed = self.dataloader.sampler.seed
         # What one step takes over all ranks.
         self._step_size = self.dataloader.batch_sampler.batch_size * self.dataloader.sampler.world_size
-        check_steps(self.dataloader)
         if self.end < 1:
             raise ValueError(f'train_cfg.max_{self.unit}s={self.end} trains nothing; give a positive number')
-        batch.scale_rate(runner)
+        if batch is not None:
+            check_steps(self.dataloader)
+            batch.scale_rate(runner)
 
     @property
     def end(self) -> int:
@@ -159,10 +165,11 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
     Arguments are those of ``EpochBasedTrainLoop``. ``train_dataloader`` is the usual config with a DefaultSampler or
     InfiniteSampler, whose ``shuffle`` is kept; dataset and pipeline may be any. With gradient accumulation an epoch
-    consists of whole updates.
+    consists of whole updates. A DataLoader that is built already is built anew with these; any other iterable of
+    batches is taken as it is, and resumed without exactness (:class:`InexactLoader`).
 
     Raises:
-        ValueError: for another sampler, or a data loader that is built already.
+        ValueError: for another sampler in the config.
     """
 
     endless = False
