@@ -13,7 +13,11 @@ default_hooks = dict(
     data=dict(type='DataFitHook'),
     guard=dict(type='NaNGuardHook', patience=50),
     preemption=dict(type='PreemptionHook'),
+    # As by default; mmpretrain's own tools look these two and the log level up.
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    visualization=dict(type='VisualizationHook', enable=False),
 )
+log_level = 'INFO'
 train_cfg = dict(type='ResumableEpochLoop')
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 # Masks and crops differ from process to process.
