@@ -73,6 +73,7 @@ def test_nothing_but_the_promised_names_changes():
         ('TRANSFORMS', 'LoadCenterCrop'),
         ('TRANSFORMS', 'LoadRandomCrop'),
         ('HOOKS', 'CompileHook'),
+        ('HOOKS', 'DataFitHook'),
         ('HOOKS', 'LeanRuntimeInfoHook'),
         ('HOOKS', 'LenientLoggerHook'),
         ('MMENGINE_MODEL_WRAPPERS', 'FullyShardedModel'),
