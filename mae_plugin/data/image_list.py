@@ -88,6 +88,12 @@ class ImageList(Sequence):
             raise ValueError(f'the images in {self.source} were listed without labels; set with_label=True')
         return self.numbers[self.names[place].partition('/')[0]]
 
+    def all_labels(self) -> np.ndarray:
+        """The labels of all images of the list, (N,) int64."""
+        if self.labels is not None:
+            return (self.labels if self.places is None else self.labels[self.places]).astype(np.int64)
+        return np.array([self.label(index) for index in range(len(self))], dtype=np.int64)
+
     def select(self, indices: Sequence[int] | np.ndarray) -> ImageList:
         """The images at these positions of the list, in this order; a position may occur several times.
 

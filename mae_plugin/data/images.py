@@ -129,7 +129,8 @@ class IndexedImages(BaseDataset):
 
     def get_gt_labels(self) -> np.ndarray:
         """The labels of all images, (N,)."""
-        return np.array([self.get_cat_ids(idx)[0] for idx in range(len(self))], dtype=np.int64)
+        self.full_init()
+        return self.data_list.all_labels() if isinstance(self.data_list, ImageList) else super().get_gt_labels()
 
     def _get_unserialized_subset(self, indices: int | Sequence[int]) -> Sequence[dict]:
         if isinstance(indices, (int, np.integer)):
