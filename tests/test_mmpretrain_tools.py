@@ -41,7 +41,8 @@ def test_what_the_tools_look_up(config):
 
 
 def test_the_page_names_tools_that_exist():
-    tools = re.findall(r'^\| `(\S+\.py)`', PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(r'^\| `(\S+\.py)` \| (?:`(\w+)`)? *\|', PAGE.read_text(), re.MULTILINE)
+    tools = [f'{folder}/{tool}' if folder else tool for tool, folder in rows]
     assert len(tools) == 14 and [tool for tool in tools if not (TOOLS / tool).is_file()] == []
     assert {command[0] for command in COMMANDS.values()} <= set(tools)
 

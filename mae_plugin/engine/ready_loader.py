@@ -74,9 +74,16 @@ class InexactLoader:
     Args:
         loader: yields batches; its length is the number of steps of an epoch.
         seed: the seed of the run.
+
+    Raises:
+        ValueError: if there is no batch.
     """
 
     def __init__(self, loader: object, seed: int) -> None:
+        if hasattr(loader, '__len__') and len(loader) == 0:
+            raise ValueError(
+                f'train_dataloader is a {type(loader).__name__} without a batch, so nothing would be trained'
+            )
         self.loader = loader
         self.dataset = getattr(loader, 'dataset', None)
         self.sampler = _StepCounter(loader, seed)

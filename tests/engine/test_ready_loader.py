@@ -145,6 +145,8 @@ def test_the_epoch_reaches_the_samplers_within(images):  # noqa: F811
     inexact.sampler.position = 8
     inexact.sampler.set_epoch(3)
     assert loader.batch_sampler.sampler.epoch == 3 and inexact.sampler.position == 0
+    with pytest.raises(ValueError, match='train_dataloader is a list without a batch'):
+        InexactLoader([], 0)
     assert len(inexact) == 11 and inexact.dataset is dataset and inexact.num_workers == 0
 
 
