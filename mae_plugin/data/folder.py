@@ -43,8 +43,8 @@ def index_folder(root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, inde
 
     Returns:
         An index with ``text`` and ``ends``, the :class:`Names` of the images as paths below ``root``, and the notes
-        ``classes`` (see :func:`class_folders`), ``left_out`` (see :class:`LeftOut`) and ``unreadable``, the folders
-        that cannot be read.
+        ``classes`` (see :func:`class_folders`), ``empty_classes``, those without images, ``left_out`` (see
+        :class:`LeftOut`) and ``unreadable``, the folders that cannot be read.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -60,7 +60,9 @@ def index_folder(root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, inde
         arrays = dict(text=text, ends=ends, folder_text=folder_text, folder_ends=folder_ends)
         arrays['dates'] = torch.tensor(list(scan.dates.values()))
         classes = class_folders(scan.images, [*scan.dates, *scan.unreadable])
-        return Index(arrays, dict(classes=classes, left_out=scan.left_out.notes(), unreadable=scan.unreadable))
+        empty = sorted({*classes} - {*class_folders(scan.images, ())})
+        notes = dict(classes=classes, empty_classes=empty, unreadable=scan.unreadable)
+        return Index(arrays, {**notes, 'left_out': scan.left_out.notes()})
 
     def is_current(index: Index) -> bool:
         names = Names(index.arrays['folder_text'], index.arrays['folder_ends'])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
 from .annotations import find_annotated, read_annotations
@@ -91,7 +93,7 @@ class IndexedImages(BaseDataset):
         elif self.with_label and (labels or faults):
             self._label_by_members(images, labels, faults)
         elif self.with_label:
-            self._label_by_folders(images, index.notes['classes'])
+            self._label_by_folders(images, index.notes['classes'], index.notes['empty_classes'])
         return images
 
     def number_like(self, classes: Sequence[str], origin: str) -> None:
@@ -144,6 +146,11 @@ class IndexedImages(BaseDataset):
         self.full_init()
         return self.data_list.digest() if isinstance(self.data_list, ImageList) else None
 
+    def _copy_without_annotation(self, memo: dict | None = None) -> IndexedImages:
+        # mmengine's own default is one dict for all copies, which holds ids of objects that are gone: whatever has
+        # come to such an id since would be replaced by a copy of something else.
+        return super()._copy_without_annotation({} if memo is None else memo)
+
     def _annotate(self, images: ImageList, pairs: list[tuple[str, str | None]]) -> None:
         images.places = np.array(find_annotated(images, [name for name, _ in pairs], self.ann_file))
         if not self.with_label:
@@ -169,12 +176,22 @@ class IndexedImages(BaseDataset):
         numbers = self._number(images, labels)
         images.labels = np.array([numbers[label] for label in labels])[by_label]
 
-    def _label_by_folders(self, images: ImageList, folders: list[str]) -> None:
+    def _label_by_folders(self, images: ImageList, folders: list[str], empty: list[str]) -> None:
         if '' in folders:
             raise ValueError(
                 f'some images in {images.source} lie in no class folder; put each into a folder of its class, or name '
                 'the labels in an ann_file'
             )
+        if self.CLASSES is None and empty:
+            print_log(
+                f'{printable(images.source)} has {len(empty)} class folders without images, such as '
+                f'{printable(empty[0])}; they count as classes, so that all others keep their numbers',
+                logger='current',
+                level=logging.WARNING,
+            )
+        elif self.CLASSES is not None and len(self.CLASSES) != len(folders):
+            # Where all classes are named, folders of others do no harm as long as they are empty.
+            folders = [folder for folder in folders if folder not in empty or folder in self.CLASSES]
         # Other names than those of the folders are taken in the folders' order, as mmpretrain does.
         if set(folders).isdisjoint(self.CLASSES or folders) and len(self.CLASSES) == len(folders):
             images.numbers = {folder: number for number, folder in enumerate(folders)}

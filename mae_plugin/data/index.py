@@ -24,7 +24,7 @@ from torch import Tensor
 from ..checkpoints.files import write_atomically
 from ..utils.locks import waiting_lock
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Index(NamedTuple):

@@ -51,8 +51,8 @@ def index_shards(
     Returns:
         An index with ``text`` and ``ends``, the :class:`Names` of the images; ``shard``, ``offset`` and ``size`` of
         each; ``label``, -1 where it has none; and the notes ``labels``, the labels that those numbers stand for,
-        ``label_faults``, what is wrong with the first label that is not valid, and ``classes`` and ``left_out`` as for
-        :func:`index_folder`.
+        ``label_faults``, what is wrong with the first label that is not valid, and ``classes``,
+        ``empty_classes`` and ``left_out`` as for :func:`index_folder`.
 
     Raises:
         ValueError: if one of them is no tar file, or compressed.
@@ -74,9 +74,10 @@ def index_shards(
         arrays['text'], arrays['ends'] = Names.arrays(name for _, name, *_ in members)
         folders = set().union(*(scan.folders for scan in scans))
         classes = class_folders((name for _, name, *_ in members), folders)
+        empty = sorted({*classes} - {*class_folders((name for _, name, *_ in members), ())})
         faults = [fault for scan in scans for fault in scan.label_faults]
         left_out = LeftOut(note for scan in scans for note in scan.left_out.notes())
-        notes = dict(states=states, labels=labels, label_faults=faults[:1], classes=classes)
+        notes = dict(states=states, labels=labels, label_faults=faults[:1], classes=classes, empty_classes=empty)
         return Index(arrays, {**notes, 'left_out': left_out.notes()})
 
     def is_current(index: Index) -> bool:

@@ -6,6 +6,7 @@ import os
 import resource
 import runpy
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from mae_plugin.data.collate import CheckedCollate
 from mae_plugin.data.faults import SkippedImages, exceeds_share
 from mae_plugin.data.files import OpenFiles, read_file
 from mae_plugin.data.names import printable
+from mae_plugin.engine.resumable import _with_addresses
 from mmpretrain.structures import DataSample
 
 from ..conftest import ROOT, write_jpegs
@@ -190,6 +192,10 @@ def test_images_that_do_not_go_together(kind):
         collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8), sample('c.tif', 4, 8, 8)])
     with pytest.raises(ValueError, match=r'a\.tif .* and torch\.uint8, b\.tif .* and torch\.float32'):
         collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8, dtype=torch.float32)])
+    # The loops for training check whatever collate function their config names.
+    config = dict(dataset=dict(), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=kind))
+    built = _with_addresses(config, 0, False, SimpleNamespace(accumulate=1, total=1))['collate_fn']
+    assert isinstance(built, CheckedCollate) and built.collate.func is collate.collate.func
     if kind == 'default_collate':
         with pytest.raises(ValueError, match=r'a\.tif has the shape \(3, 8, 8\) .*, b\.tif has the shape \(3, 9, 8\)'):
             collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 9, 8)])

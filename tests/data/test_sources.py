@@ -214,7 +214,7 @@ def test_tar_files_of_other_names(tmp_path, log):  # noqa: F811
         IndexedImages(str(shards), index_dir=str(tmp_path))
 
 
-def test_a_folder_without_images_keeps_its_number(tmp_path, kind):
+def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):  # noqa: F811
     """An empty b moved c from 2 to 1; and it is still there in prepared tar files."""
     write_jpegs(tmp_path / 'jpeg', 1)
     image = (tmp_path / 'jpeg' / '000.jpg').read_bytes()
@@ -226,6 +226,9 @@ def test_a_folder_without_images_keeps_its_number(tmp_path, kind):
     if kind != 'zip':
         dataset = IndexedImages(str(source), with_label=True, index_dir=str(tmp_path))
         assert labels(dataset) == [0, 2, 3] and dataset.CLASSES == ('a', 'b', 'c', 'd')
+        assert any('has 1 class folders without images, such as b; they count as classes' in line for line in log)
+        given = IndexedImages(str(source), with_label=True, classes=['d', 'c', 'a'], index_dir=str(tmp_path))
+        assert labels(given) == [2, 1, 0]
 
 
 def test_folders_that_cannot_be_read(tmp_path, monkeypatch, log):  # noqa: F811
