@@ -33,8 +33,8 @@ SMALL = [
     'train_dataloader.num_workers=0',
     'train_dataloader.dataset.pipeline.0.scale=64',
     'default_hooks.logger.interval=1',
-    # A few epochs are shorter than the recipes' warm-up.
-    'param_scheduler.warmup=0',
+    # A few epochs of a schedule for many, whose warm-up they do not outlast.
+    'param_scheduler.end=1000',
 ]
 SMALL_PRETRAIN = [
     *SMALL,
