@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .heif import enable_heif, is_heif
 from .orientation import orientation_of
-from .plausible import check_opened, check_webp
+from .plausible import check_opened, check_unopened
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 """How TIFF and BigTIFF files start."""
@@ -50,8 +50,7 @@ def open_image(data: bytes, page: int | str | None = None) -> Image.Image:
             large, or too large for the length of the file.
     """
     Image.init()
-    if data.startswith(b'RIFF') and data.startswith(b'WEBP', 8):
-        check_webp(data)
+    check_unopened(data)
     if is_heif(data):
         enable_heif()
     try:

@@ -66,12 +66,19 @@ def check_png(data: bytes) -> None:
     _check_length(height, width, height * width * channels * data[24] // 8 // _EXPANSION['zip'], data)
 
 
-def check_webp(data: bytes) -> None:
-    """Checks size and length of a WebP file, whose decoder allocates memory when it is opened.
+def check_unopened(data: bytes) -> None:
+    """Checks sizes and length of files for whose pixels Pillow allocates memory as soon as it opens them.
 
     Raises:
-        ValueError: if it is too large, or too short for its size.
+        ValueError: if an image is too large, or too large for the length of the file.
     """
+    if data.startswith(b'RIFF') and data.startswith(b'WEBP', 8):
+        _check_webp(data)
+    elif data.startswith((b'\0\0\1\0', b'\0\0\2\0')):
+        _check_icons(data)
+
+
+def _check_webp(data: bytes) -> None:
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
         raise ValueError('the WebP file ends early')
@@ -109,6 +116,19 @@ def check_opened(data: bytes, image: Image.Image) -> None:
     bits = 1 if image.mode in _ONE_BIT_MODES else 8
     least = height * width * bits // 8 // _EXPANSION.get(coder, _ANY_EXPANSION)
     _check_length(height, width, least, data)
+
+
+def _check_icons(data: bytes) -> None:
+    """Checks the images within a file of icons, PNG files or bitmaps whose sizes are not those of its directory."""
+    for entry in range(6, 6 + 16 * int.from_bytes(data[4:6], 'little'), 16):
+        start = int.from_bytes(data[entry + 12 : entry + 16], 'little')
+        icon = data[start:]
+        if icon.startswith(b'\x89PNG'):
+            check_png(icon)
+        else:
+            width, height = (int.from_bytes(icon[place : place + 4], 'little', signed=True) for place in (4, 8))
+            # One bit of color and one of the mask, which lies below the color: the height counts both.
+            _check_length(abs(height), abs(width), abs(width * height) // 8, icon)
 
 
 def _least_of_any(pixels: int) -> int:

@@ -72,6 +72,8 @@ def seeds() -> dict[str, bytes]:
         'sgi': _saved(color, 'SGI'),
         'pcx': _saved(color, 'PCX'),
         'dds': _saved(color, 'DDS'),
+        'ico': _saved(alpha, 'ICO', sizes=[(16, 16), (32, 32)]),
+        'ico bitmap': _saved(alpha, 'ICO', sizes=[(32, 32)], bitmap_format='bmp'),
     }
     for kind in ('jpeg', 'jpeg progressive'):
         # Any bytes are arithmetic code.

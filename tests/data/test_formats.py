@@ -143,12 +143,15 @@ def webp_header(width: int, height: int) -> bytes:
 
 
 GIF_HEADER = b'GIF89a' + struct.pack('<HH', 20000, 8000) + b'\0\0\0,' + struct.pack('<HHHH', 0, 0, 20000, 8000)
+ICON = struct.pack('<HHHBBBBHHII', 0, 1, 1, 16, 16, 0, 0, 1, 24, 90, 22)
 HUGE = {
     'png': png_header(13000, 13000, 8, 6),
     'deep png': png_header(13000, 13000, 16, 0),
     'gif': GIF_HEADER + b'\0\x08\x02\0\x01\0;',
     'webp': webp_header(13000, 13000),
     'bmp': b'BM' + struct.pack('<IIIIiiHHIIIIII', 90, 0, 54, 40, 13000, 13000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(36),
+    'ico of png': ICON + png_header(13000, 13000, 8, 6),
+    'ico of bmp': ICON + struct.pack('<IiiHHIIIIII', 40, 13000, 26000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(36),
     'tga': struct.pack('<BBBHHBHHHHBB', 0, 0, 10, 0, 0, 0, 0, 0, 13000, 13000, 24, 0) + b'\x83\1\2\3' * 9,
     'ppm': b'P6 13000 13000 255\n' + bytes(50),
 }
