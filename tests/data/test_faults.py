@@ -6,11 +6,12 @@ import os
 import resource
 import runpy
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mae_plugin import apis
 from mae_plugin.apis.features import save_features
 from mae_plugin.data import IndexedImages, LoadCenterCrop
 from mae_plugin.data import files as files_module
@@ -18,6 +19,7 @@ from mae_plugin.data.collate import CheckedCollate
 from mae_plugin.data.faults import SkippedImages, exceeds_share
 from mae_plugin.data.files import OpenFiles, read_file
 from mae_plugin.data.names import printable
+from mae_plugin.engine import launch
 from mae_plugin.engine.resumable import _with_addresses
 from mmpretrain.structures import DataSample
 
@@ -72,6 +74,13 @@ def test_printable():
     assert printable('lone \ud800') == 'lone \\ud800'
 
 
+def run_here(monkeypatch, tool: str, *arguments: object) -> None:
+    """Runs a tool in this process, without its handlers of signals."""
+    monkeypatch.setitem(sys.modules, 'early_signals', ModuleType('early_signals'))
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+    runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+
+
 def test_names_that_look_like_markup(tmp_path, monkeypatch, capsys):
     """b]c.jpg in a folder a[ ended prepare in rich's MarkupError, after the work was done."""
     root = tmp_path / 'in' / 'a['
@@ -81,14 +90,26 @@ def test_names_that_look_like_markup(tmp_path, monkeypatch, capsys):
     (root / '[' / 'red]x:smile:.jpg').write_bytes(b'no image')
     with open(os.fsencode(root) + b'/caf\xe9.jpg', 'wb') as file:
         file.write(b'no image')
-    monkeypatch.setattr(sys, 'argv', ['prepare_dataset.py', str(tmp_path), str(tmp_path / 'out[/x]'), '--workers', '1'])
-    runpy.run_path(str(ROOT / 'tools/prepare_dataset.py'), run_name='__main__')
+    run_here(monkeypatch, 'prepare_dataset.py', tmp_path, tmp_path / 'out[/x]', '--workers', '1')
     said = capsys.readouterr().out
     for name in ('in/a[/b]c.jpg', 'in/a[/[/red]x:smile:.jpg', 'in/a[/caf\\xe9.jpg'):
         assert f'left out {name}: ' in said
     assert '1 images' in said and f'3 left out: {tmp_path}/out[/x]/manifest.json' in said
     manifest = json.loads((tmp_path / 'out[/x]' / 'manifest.json').read_text())
     assert os.fsencode(manifest['skipped'][2]['name']) == b'in/a[/caf\xe9.jpg'
+
+
+def test_names_that_look_like_markup_in_reconstruct(tmp_path, monkeypatch, capsys):
+    """It ended in rich's MarkupError after the figures had been drawn."""
+    paths = ['a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\udce9.jpg']
+    results = [SimpleNamespace(path=path, mask=torch.ones(1), loss=1.0) for path in paths]
+    fakes = dict(ReconstructionInferencer=lambda *_, **__: lambda *_, **__: results, draw_grid=None, save_figure=None)
+    for name, fake in fakes.items():
+        monkeypatch.setattr(apis, name, fake or (lambda *_: None))
+    monkeypatch.setattr(launch, 'read_model_arguments', lambda args: ('name', False, paths))
+    run_here(monkeypatch, 'reconstruct.py', 'name', 'None', 'x.jpg', '--out', tmp_path)
+    said = capsys.readouterr().out
+    assert all(name in said for name in ('a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\\xe9.jpg'))
 
 
 def test_more_tar_files_than_descriptors(tmp_path):
