@@ -72,7 +72,7 @@ def test_resume(pretrained, tmp_path):
     assert records[8]['lr'] == pytest.approx(1.5e-4 * 4 / 256 * 8 / 160, rel=1e-6)
     old, new = (torch.load(work_dir / f'epoch_{i}.pth', weights_only=True) for i in (2, 3))
     assert new['optimizer']['state'][0]['step'] == old['optimizer']['state'][0]['step'] + 4
-    assert len(new['message_hub']['log_scalars']['train/loss'].data[0]) == 12
+    assert len(new['message_hub']['log_scalars']['train/loss']['log_history']) == 12
     assert not torch.equal(old['state_dict']['backbone.cls_token'], new['state_dict']['backbone.cls_token'])
     assert torch.equal(old['state_dict']['backbone.pos_embed'], new['state_dict']['backbone.pos_embed'])
 

@@ -119,12 +119,11 @@ class PreemptionHook(Hook):
             ignore_signals()
             self._former = {signal.SIGINT: self._former[signal.SIGINT]}
         print_log(f'Told to stop: saving after step {runner.iter + 1}.', logger='current')
-        for hook in runner.hooks:
-            if isinstance(hook, SafeCheckpointHook):
-                hook.save_between(runner)
+        saved = [hook.save_between(runner) for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
         # The first process is still writing, and a launcher ends all as soon as one has ended.
         barrier()
-        print_log(f'Stopped with exit code {self._agreed}; --resume goes on from here.', logger='current')
+        where = 'here' if all(saved) else 'the last good checkpoint'
+        print_log(f'Stopped with exit code {self._agreed}; --resume goes on from {where}.', logger='current')
         sys.exit(self._agreed)
 
     def after_train(self, runner: Runner) -> None:

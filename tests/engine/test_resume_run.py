@@ -7,6 +7,7 @@ from mae_plugin.engine import SafeCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
+from torch.utils.data import DataLoader
 
 from .test_checkpoint_hook import names, small_disk  # noqa: F401  (a fixture)
 from .test_resumable import images, train  # noqa: F401  (a fixture)
@@ -19,7 +20,7 @@ class Validates(BaseLoop):
     epochs: list = []
 
     def __init__(self, runner, dataloader, evaluator, killed_in: int = 0) -> None:
-        self._runner, self.dataloader, self.killed_in = runner, [None], killed_in
+        self._runner, self.dataloader, self.killed_in = runner, DataLoader([0]), killed_in
 
     def run(self) -> dict:
         self.runner.call_hook('before_val')
