@@ -71,12 +71,25 @@ def load_from_local(filename: str, map_location: Location = None) -> dict:
     Errors as for :func:`read_checkpoint`.
     """
     checkpoint = read_checkpoint(filename, map_location)
+    with said_of(filename):
+        restore_message_hub(checkpoint)
     if not _trusted:
-        with said_of(filename):
-            restore_message_hub(checkpoint)
+        _check_parts(checkpoint, filename)
         if isinstance(meta := checkpoint.get('meta'), dict):
             meta.pop('config', None)
     return renamed_for_prefix(checkpoint)
+
+
+def _check_parts(checkpoint: dict, filename: str) -> None:
+    """Raises ValueError if the parts of a checkpoint of mmengine are no dicts, which mmengine takes for granted."""
+    if 'state_dict' not in checkpoint:
+        return
+    for name in ('state_dict', 'meta', 'message_hub'):
+        part = checkpoint.get(name)
+        if part is None and name != 'state_dict':
+            continue
+        if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+            raise ValueError(f'{filename} holds a {type(part).__name__} as {name}, not a dict of names and values')
 
 
 def load_from_http(filename: str, map_location: Location = None, model_dir: str | None = None) -> dict:

@@ -60,6 +60,17 @@ def test_something_else_than_a_dict(tmp_path, content, door):
         door(str(tmp_path / 'c.pth'))
 
 
+@pytest.mark.parametrize('part', [3, [1], None, 'text', torch.ones(1), {1: torch.ones(1)}])
+@pytest.mark.parametrize('name', ['state_dict', 'meta', 'message_hub'])
+def test_parts_that_are_no_dicts(tmp_path, name, part):
+    torch.save(dict(state_dict={}) | {name: part}, tmp_path / 'c.pth')
+    if part is None and name != 'state_dict':
+        assert load_from_local(str(tmp_path / 'c.pth'))[name] is None
+        return
+    with pytest.raises(ValueError, match=rf'c\.pth holds a {type(part).__name__} as {name}, not a dict of names'):
+        load_from_local(str(tmp_path / 'c.pth'))
+
+
 def test_plain_pickles_are_not_files_of_torch(tmp_path):
     (tmp_path / 'c.pth').write_bytes(pickle.dumps(dict(state_dict={})))
     with pytest.raises(ValueError, match=r'c\.pth is not .*: it does not begin as a file of torch does'):

@@ -157,6 +157,15 @@ def test_buffers_there_and_back(dtype, length):
     assert again.current() == 2
 
 
+def test_buffers_of_trusted_files(tmp_path, monkeypatch):
+    """With --trust-checkpoint too, where mmengine's own come as they are."""
+    buffers = dict(ours=to_plain(HistoryBuffer([1.0], [1])), older=HistoryBuffer([1.0], [1]))
+    torch.save(dict(message_hub=dict(log_scalars=buffers)), tmp_path / 'c.pth')
+    monkeypatch.setattr('mae_plugin.checkpoints.loading._trusted', True)
+    read = load_from_local(str(tmp_path / 'c.pth'))['message_hub']['log_scalars']
+    assert [read[name].current() for name in buffers] == [1, 1]
+
+
 @pytest.mark.parametrize(
     'changes',
     [
