@@ -200,7 +200,7 @@ class SafeCheckpointHook(CheckpointHook):
             meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
             runner.save_checkpoint(self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args)
             if is_main_process():
-                Path(runner.work_dir, 'last_checkpoint').write_text(str(Path(self.out_dir, name)))
+                write_atomically(Path(runner.work_dir, 'last_checkpoint'), os.fsencode(Path(self.out_dir, name)))
 
         self._lost = self._safely(runner, save)
         return self._lost is None

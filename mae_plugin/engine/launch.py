@@ -21,6 +21,7 @@ from ..apis import find_images
 from ..checkpoints import trust_checkpoints
 from ..checkpoints.formats import weights_of
 from ..checkpoints.loading import read_checkpoint
+from ..utils.parents import end_with_launcher
 
 # Top-level settings that mmengine or mmpretrain look up in the config without Runner naming them.
 _MORE_SETTINGS = {
@@ -118,6 +119,8 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.merge_from_dict(args.cfg_options or {})
 
     cfg.launcher = args.launcher
+    if args.launcher != 'none':
+        end_with_launcher()
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine starts distributed training on a GPU or not at all.
         torch.distributed.init_process_group('gloo')

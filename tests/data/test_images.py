@@ -15,6 +15,7 @@ import torch
 from mae_plugin.data import IndexedImages
 from mae_plugin.data import folder as folder_module
 from mae_plugin.data.index import Names
+from mae_plugin.utils.locks import FileLock
 from mmengine.registry import DATASETS
 
 from ..conftest import write_jpegs
@@ -127,6 +128,38 @@ def test_without_a_place_for_the_index(tree, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, 'flock', without_locks)
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path))) == 5 and not list(tmp_path.glob('*.safetensors'))
+
+
+def test_no_room_for_the_index(tree, tmp_path, monkeypatch):
+    """A full disk ended the run, though the index saves time alone."""
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    said = []
+    monkeypatch.setattr(os, 'fsync', full)
+    monkeypatch.setattr('mae_plugin.data.index.print_log', lambda text, **_: said.append(text))
+    assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))) == 5
+    assert len(said) == 1 and said[0].startswith(f'The index of {tree} ')
+    assert said[0].endswith('could not be written ([Errno 28] No space left on device); going on without it.')
+    assert [path.suffix for path in (tmp_path / 'index').iterdir()] == ['.lock']
+
+
+def test_who_makes_the_index_is_said(tree, tmp_path, monkeypatch):
+    """A process that waited for another one's index said nothing."""
+    IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))
+    (index,) = (tmp_path / 'index').glob('*.safetensors')
+    other, said = FileLock(index.with_suffix('.lock')), []
+
+    def note(text: str, **_) -> None:
+        said.append(text)
+        other.release()
+
+    monkeypatch.setattr('mae_plugin.utils.locks.PATIENCE', 0)
+    monkeypatch.setattr('mae_plugin.data.index.print_log', note)
+    other.acquire()
+    assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))) == 5
+    assert len(said) == 1 and said[0].startswith(f'Waiting for process {os.getpid()} on ') and str(tree) in said[0]
 
 
 def test_links(tree, tmp_path):

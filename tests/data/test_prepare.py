@@ -18,6 +18,7 @@ import tifffile
 from mae_plugin.data import IndexedImages
 from mae_plugin.data.decode import EncodedImage
 from mae_plugin.data.prepare import Plan, prepare
+from mae_plugin.utils.locks import FileLock
 from PIL import Image
 
 from ..conftest import ROOT, run, write_jpegs
@@ -213,3 +214,19 @@ def test_a_source_that_has_changed_is_refused(source, tmp_path):
 def test_errors_of_the_tool(source, tmp_path):
     done = run('tools/prepare_dataset.py', source / 'a' / 'notes.txt', tmp_path / 'out', fails=True)
     assert done.stderr.count('\n') == 1 and 'notes.txt cannot be read as an uncompressed tar file' in done.stderr
+
+
+def test_two_at_once(source, tmp_path):
+    """Both wrote the same temporary files, and checksums of what the other one had written."""
+    target = tmp_path / 'out'
+    target.mkdir()
+    other = FileLock(target / '.prepare.lock')
+    other.acquire()
+    with pytest.raises(ValueError, match=rf'process {os.getpid()} on \S+ is writing to {target} already; wait until'):
+        prepare(Plan(str(source)), target, workers=1)
+    other.release()
+    manifest = prepare(Plan(str(source), per_shard=5), target, workers=2)
+    for shard in manifest['shards']:
+        assert hashlib.sha256((target / shard['file']).read_bytes()).hexdigest() == shard['sha256']
+    expected = ['manifest.json', 'plan.json', *(shard['file'] for shard in manifest['shards'])]
+    assert sorted(os.listdir(target)) == expected
