@@ -102,6 +102,7 @@ def test_ranks_end_with_their_launcher(tmp_path):
     write_jpegs(tmp_path / 'images' / 'train', 19)
     folders = ['--work-dir', tmp_path / 'run', '--data-root', tmp_path / 'images']
     options = ['--cfg-options', *SMALL_PRETRAIN, 'train_cfg.max_epochs=100000', 'train_dataloader.num_workers=1']
+    options.append('default_hooks.checkpoint.interval=100000')
     job = start('dist_train.sh', PRETRAIN, 2, *folders, *options)
     wait_for(job, r'Epoch\(train\)')
     job.kill()
