@@ -301,8 +301,8 @@ def _fit(member: Member, data: bytes, plan: Plan) -> tuple[str, bytes]:
     except ValueError:
         if plan.size is not None:
             raise
-        # Of bands that are no colours; damaged files raise once more.
-        EncodedImage(data, color_type='unchanged').pixels()
+        # Of bands that are no colors, perhaps in pages that page= chooses from; damaged files raise once more.
+        EncodedImage(data, color_type='unchanged', page=0).pixels()
         return member.name, data
     shorter = min(image.size)
     if plan.size is None or shorter <= plan.size:

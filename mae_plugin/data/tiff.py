@@ -134,8 +134,8 @@ def read_page(page: TiffPage, file_size: int) -> np.ndarray:
     pixels = page.asarray(squeeze=False, maxworkers=1)[:, 0]
     pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0].transpose(1, 2, 0)
     if pixels.dtype.kind == 'u' and page.bitspersample == 24 and page.parent.byteorder == '>':
-        # imagecodecs puts the three bytes down in the machine's order, where tifffile takes them for big-endian.
-        pixels = pixels.byteswap()
+        # Three bytes, the lowest first, as GDAL reads and others write them; they come in the upper bytes of four.
+        pixels = pixels >> 8
     small = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
     return pixels.astype(small.get(pixels.dtype.newbyteorder('='), pixels.dtype), copy=False)
 
