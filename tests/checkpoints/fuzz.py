@@ -172,7 +172,7 @@ def read_damaged(
         AssertionError: if something else than a sentence, or than a value that is accepted, comes of one.
     """
     came = collections.Counter()
-    file = folder / 'damaged.pth'
+    file = folder / 'damaged.bin'
     for _, content in zip(range(number), contents, strict=False):
         file.write_bytes(content)
         results = []
