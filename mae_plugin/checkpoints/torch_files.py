@@ -13,8 +13,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .makers import MAKERS, STORAGES, Storage
-from .pickled import Name, RefusedName, printable, read_pickle
+from .makers import MAKERS
+from .pickled import read_pickle
+from .plain_values import Name, RefusedName, printable
+from .tensor_makers import STORAGES, Storage
 
 _PIECE = 1 << 20
 # How files of torch before version 1.6 begin: a number, a version and notes on the machine, each a pickle.
