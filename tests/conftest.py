@@ -6,9 +6,11 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import mae_plugin  # noqa: F401  (registers the models)
@@ -21,6 +23,8 @@ from PIL import Image
 # Indices of data, in place of those in the home folder.
 _CACHE = tempfile.TemporaryDirectory()
 os.environ['XDG_CACHE_HOME'] = _CACHE.name
+
+_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -118,6 +122,16 @@ def scalars(work_dir: Path) -> list[dict]:
         line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()
     ]
     return [record for record in map(json.loads, lines) if 'loss' in record]
+
+
+@pytest.fixture(autouse=True)
+def signals_of_no_other_run() -> Iterator[None]:
+    """Restores the signal handlers, which a run that ends with an error leaves in place until the next signal."""
+    for number, handler in _HANDLERS.items():
+        signal.signal(number, handler)
+    yield
+    for number, handler in _HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')
