@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mae_plugin.apis import find_images
 from mae_plugin.data import IndexedImages
@@ -14,6 +15,7 @@ from mae_plugin.data import folder as folder_module
 from mae_plugin.data.contents import open_source
 from mae_plugin.data.entries import ARCHIVES, EARLY_END, OUTSIDE, REPLACED, SPECIAL, UNREADABLE
 from mae_plugin.data.prepare import Plan, jpeg_names, prepare
+from mae_plugin.data.tars import scan_tar
 from PIL import Image
 
 from ..conftest import write_jpegs
@@ -162,6 +164,39 @@ def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, said):  # noqa
     # The index that is kept says it again.
     IndexedImages(str(path), index_dir=str(tmp_path))
     assert [line for line in log if line.startswith('Left out of')] == 2 * warnings
+
+
+@pytest.mark.parametrize('format', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_no_damage_of_a_tar_file_goes_unsaid(tmp_path, format):
+    """Bits of headers flipped, and files of many lengths: all images, or a word on what is lost, or a refusal.
+
+    Long names lie outside the headers and have no checksum, so damage there cannot be told.
+    """
+    path, name = tmp_path / 'a.tar', 'a/' + ('n' * 90 if format == tarfile.USTAR_FORMAT else 'n' * 120)
+    with tarfile.open(path, 'w', format=format) as file:
+        for i in range(3):
+            info = tarfile.TarInfo(f'{name}{i}.jpg')
+            info.size = 700
+            file.addfile(info, io.BytesIO(bytes([i + 1]) * 700))
+    whole = path.read_bytes()
+    expected = scan_tar(str(path), ENDINGS)
+    assert len(expected.images) == 3 and not expected.left_out.notes()
+    end = expected.images[-1][1][0] + 700
+    random = np.random.default_rng(0)
+    damaged = [whole[:length] for length in range(0, end + 1000, 97)]
+    headers = [place for place in range(0, end, 512) if whole[place + 257 : place + 262] == b'ustar']
+    places = np.add.outer([*headers, end - end % 512 + 512], np.arange(512)).ravel()
+    for place in random.choice(places, 400, replace=False).tolist():
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << int(random.integers(8))]) + whole[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            scan = scan_tar(str(path), ENDINGS)
+        except ValueError:
+            continue
+        assert scan.images == expected.images or scan.left_out.notes()
+        # The end mark may be cut as well.
+        assert len(content) >= end + 512 or scan.left_out.notes()
 
 
 def test_prepare_lists_what_is_left_out(tmp_path, log):  # noqa: F811
