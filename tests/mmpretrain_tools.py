@@ -58,7 +58,7 @@ COMMANDS = {
 
 
 def write_images() -> None:
-    """Three classes of 8 and 4 images, and one image that is none in training."""
+    """Writes three classes of 8 and 4 images."""
     random = np.random.default_rng(0)
     for part, number in (('train', 8), ('val', 4)):
         for i, name in enumerate('abc'):
@@ -66,7 +66,7 @@ def write_images() -> None:
             folder.mkdir(parents=True)
             for k in range(number):
                 pixels = random.integers(0, 60, (48, 40, 3)) + 60 * i
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{k}.jpg')
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{name}{k}.jpg')
 
 
 def call(tool: str, *arguments: str) -> dict:

@@ -96,7 +96,7 @@ def test_what_the_tools_give(done):
         assert 'Number of samples: \t12' in results['kfold']['output']
     assert (folder / 'work/pretrain.png').is_file() and (folder / 'work/finetune.png').is_file()
     assert (folder / 'work/broken.log').read_text().split() == ['data/train/a/broken.jpg']
-    assert len(list((folder / 'browsed').iterdir())) == 8
+    assert len(list((folder / 'browsed').iterdir())) == 24
     assert '64, 64' in results['flops']['output']
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..data import LoadCenterCrop, LoadRandomCrop
 from ..models import functional as F
-from .class_names import class_names, indexed_images, share_classes
+from .class_names import class_names, indexed_images, layers, share_classes
 
 
 class DataFitHook(Hook):
@@ -155,9 +155,8 @@ def _check_size(model: nn.Module, dataset: Dataset) -> None:
 
 def _crop_size(dataset: Dataset) -> tuple[int, int] | None:
     """The height and width that the pipeline of a dataset ends with, None if they are not known."""
-    while isinstance(getattr(dataset, 'dataset', None), Dataset):
-        dataset = dataset.dataset
-    for step in reversed(getattr(getattr(dataset, 'pipeline', None), 'transforms', [])):
+    pipelines = [part.pipeline for part in layers(dataset) if hasattr(part, 'pipeline')]
+    for step in reversed(getattr(pipelines[0], 'transforms', [])) if pipelines else ():
         if isinstance(step, (LoadRandomCrop, LoadCenterCrop)):
             return tuple(step.scale)
         if isinstance(step, (RandomResizedCrop, CenterCrop, Resize)):

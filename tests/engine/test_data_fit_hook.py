@@ -13,7 +13,10 @@ import pytest
 import torch
 from mae_plugin.data import IndexedImages
 from mae_plugin.data.classes import renumber
+from mae_plugin.engine.addresses import AddressedDataset
+from mae_plugin.engine.class_names import share_classes
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -205,6 +208,16 @@ def test_in_wrappers(tmp_path, make):
     runner.train()
     assert accuracy(runner) == 100
     assert tuple(runner.val_dataloader.dataset.metainfo['classes']) == ('a', 'b', 'c')
+
+
+def test_parts_of_a_wrapper(tmp_path):
+    """One part agrees with training, and the next one does not."""
+    parts = [as_folder(tmp_path, part, classes) for part, classes in (('one', 'abc'), ('two', 'ac'))]
+    parts = [IndexedImages(str(tmp_path), with_label=True, **part) for part in parts]
+    dataset = RepeatDataset(ConcatDataset(parts, ignore_keys=['classes']), times=2)
+    share_classes(AddressedDataset(dataset), 'abc', 'val_dataloader', 'training')
+    assert parts[1].get_gt_labels().tolist() == [0] * 4 + [2] * 4
+    assert dataset.get_data_info(15)['gt_label'] == 0 and dataset.get_data_info(36)['gt_label'] == 2
 
 
 @pytest.mark.parametrize('source', SOURCES)
