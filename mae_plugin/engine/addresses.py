@@ -61,6 +61,9 @@ class AddressedDataset(Dataset):
         """The dataset's own."""
         return self.dataset.metainfo
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__} of {self.dataset!r}'
+
     def full_init(self) -> None:
         """Reads the annotations of a dataset that puts it off."""
         if hasattr(self.dataset, 'full_init'):
