@@ -212,12 +212,16 @@ def test_in_wrappers(tmp_path, make):
 
 def test_parts_of_a_wrapper(tmp_path):
     """One part agrees with training, and the next one does not."""
-    parts = [as_folder(tmp_path, part, classes) for part, classes in (('one', 'abc'), ('two', 'ac'))]
-    parts = [IndexedImages(str(tmp_path), with_label=True, **part) for part in parts]
-    dataset = RepeatDataset(ConcatDataset(parts, ignore_keys=['classes']), times=2)
+    prefixes = [as_folder(tmp_path, part, classes) for part, classes in (('one', 'abc'), ('two', 'ac'))]
+    parts = [IndexedImages(str(tmp_path), with_label=True, **prefix) for prefix in prefixes]
+    dataset = ConcatDataset(parts, ignore_keys=['classes'])
     share_classes(AddressedDataset(dataset), 'abc', 'val_dataloader', 'training')
     assert parts[1].get_gt_labels().tolist() == [0] * 4 + [2] * 4
-    assert dataset.get_data_info(15)['gt_label'] == 0 and dataset.get_data_info(36)['gt_label'] == 2
+    assert dataset.get_data_info(15)['gt_label'] == 0 and dataset.get_data_info(16)['gt_label'] == 2
+    last = IndexedImages(str(tmp_path), with_label=True, **prefixes[1])
+    repeated = RepeatDataset(last, times=2)
+    share_classes(AddressedDataset(repeated), 'abc', 'val_dataloader', 'training')
+    assert last.get_gt_labels().tolist() == [0] * 4 + [2] * 4 and repeated.metainfo['classes'] == ('a', 'b', 'c')
 
 
 @pytest.mark.parametrize('source', SOURCES)
