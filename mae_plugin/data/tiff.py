@@ -133,9 +133,8 @@ def read_page(page: TiffPage, file_size: int) -> np.ndarray:
     # Separate planes, depth, height, width, samples of a pixel. Loading has worker processes of its own.
     pixels = page.asarray(squeeze=False, maxworkers=1)[:, 0]
     pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0].transpose(1, 2, 0)
-    if pixels.dtype.kind == 'u' and page.bitspersample == 24 and page.parent.byteorder == '>':
-        # Three bytes, the lowest first, as GDAL reads and others write them; they come in the upper bytes of four.
-        pixels = pixels >> 8
+    if pixels.dtype.kind == 'u' and page.bitspersample == 24:
+        pixels = _three_bytes(pixels.astype(np.uint32), page.parent.byteorder)
     small = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
     return pixels.astype(small.get(pixels.dtype.newbyteorder('='), pixels.dtype), copy=False)
 
@@ -195,6 +194,18 @@ def _is_left_to_pillow(page: TiffPage) -> bool:
     return page.bitspersample == 8 and page.planarconfig == 1 and (page.compression == _OLD_JPEG or subsampled)
 
 
+def _three_bytes(pixels: np.ndarray, byteorder: str) -> np.ndarray:
+    """Brings integers of 24 bits to what GDAL reads: the highest byte first, the lowest in big-endian files.
+
+    Versions of imagecodecs differ in where the three bytes of one of the two orders come out.
+    """
+    from imagecodecs import packints_decode
+
+    known = packints_decode(b'\1\2\3', np.dtype(byteorder + 'u4'), 24)
+    highest_first = pixels if int(known[0]) == 0x010203 else pixels.byteswap()
+    return highest_first if byteorder == '<' else highest_first.byteswap() >> 8
+
+
 def _is_open_stack(file: TiffFile) -> bool:
     """Whether the file's only page is followed by others that have no directory, as ImageJ and tifffile write them."""
     return (file.is_imagej or file.is_shaped) and file.series[0].size > file.pages[0].size
@@ -230,6 +241,8 @@ def _check_form(page: TiffPage) -> None:
         raise UnreadTiffError(
             f'TIFF with subsampled colors and {_COMPRESSIONS[page.compression]} compression is not supported'
         )
+    if page.bitspersample == 24 and page.dtype.kind == 'f' and page.predictor == 3:
+        raise UnreadTiffError('TIFF with floating-point numbers of 24 bits and a predictor is not supported')
     if page.photometric == YCBCR and page.dtype != np.uint8:
         raise UnreadTiffError(f'TIFF with YCbCr colors of {page.bitspersample} bits is not supported')
 

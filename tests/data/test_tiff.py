@@ -395,6 +395,7 @@ def test_forms_that_are_not_read_are_named():
         (basic_tags(4, 4, [8], 1, 34676), 'compression 34676 is not supported'),
         ({**basic_tags(4, 4, [8] * 3, 6), 530: (SHORT, [2, 2])}, 'subsampled colors and no compression'),
         ({**basic_tags(4, 4, [64], 1), 339: (SHORT, [6])}, 'complex64 is no image'),
+        ({**basic_tags(4, 4, [24], 1, 8), 339: (SHORT, [3]), 317: (SHORT, [3])}, '24 bits and a predictor'),
     ):
         with pytest.raises(ValueError, match=said):
             read_bands(build_tiff([tags], [bytes(128)]))
