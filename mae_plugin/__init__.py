@@ -15,6 +15,7 @@ warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable
 
 from .apis import Reconstruction, ReconstructionInferencer, reconstruct_image
 from .checkpoints import register_loaders, register_renaming
+from .hub import accept_paths
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 
@@ -33,3 +34,4 @@ __all__ = [
 register_loaders()
 register_renaming()
 register_all()
+accept_paths()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import (
@@ -18,12 +16,7 @@ from mmpretrain.registry import (
 )
 
 from . import data, engine, models
-
-
-def asset_root() -> Path:
-    """The folder that holds ``configs/`` and ``model-index.yml``: inside an installed wheel, or the checkout."""
-    package = Path(__file__).resolve().parent
-    return package / '.mim' if (package / '.mim').is_dir() else package.parent
+from .engine.config_files import asset_root
 
 
 def register_all() -> None:

@@ -57,7 +57,7 @@ def test_headings_that_are_linked_exist(path):
 
 
 def test_options_that_are_shown_exist():
-    sources = ''.join(path.read_text() for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/engine/launch.py'])
+    sources = ''.join(path.read_text() for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/engine/arguments.py'])
     for option in re.findall(r'(?<![\w-])--[a-z][\w-]+', README):
         if option not in ('--nproc-per-node', '--no-deps'):
             assert f"'{option}'" in sources, option

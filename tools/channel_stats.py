@@ -13,16 +13,18 @@ import early_signals  # noqa: F401
 
 # isort: split
 from mae_plugin.data.statistics import channel_statistics
-from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_data, load_config
+from mae_plugin.engine.arguments import Parser, add_common_arguments, natural, positive
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import check_data, load_config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Measure mean and standard deviation of every channel.')
+    parser = Parser(description='Measure mean and standard deviation of every channel.')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('--max-images', type=int, help='read so many, chosen at random; all if left out')
-    parser.add_argument('--num-workers', type=int, default=2, help='processes that read')
+    parser.add_argument('--max-images', type=positive, help='read so many, chosen at random; all if left out')
+    parser.add_argument('--num-workers', type=natural, default=2, help='processes that read')
     add_common_arguments(parser)
     args = parser.parse_args()
     if args.max_images is not None and args.max_images < 1:

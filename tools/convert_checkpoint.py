@@ -15,19 +15,22 @@ from mae_plugin.checkpoints import trust_checkpoints
 from mae_plugin.checkpoints.convert import fit, read_source, write_target
 from mae_plugin.checkpoints.layouts import LAYOUTS
 from mae_plugin.checkpoints.sizes import sizes_of
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser, positive
+from mae_plugin.engine.errors import SetupErrors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Convert weights between layouts.')
+    parser = Parser(description='Convert weights between layouts.')
     parser.add_argument('source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder')
     parser.add_argument('target', metavar='DST', type=Path, help='.pth or .safetensors; for hf also a folder')
     parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout to write')
-    parser.add_argument('--num-heads', type=int, help="the encoder's attention heads, if nothing else tells them")
-    parser.add_argument('--decoder-num-heads', type=int, help="the decoder's attention heads, if nothing else does")
-    parser.add_argument('--img-size', type=int, nargs='+', metavar='PIXELS', help='fit to images of this H [W]')
+    parser.add_argument('--num-heads', type=positive, help="the encoder's attention heads, if nothing else tells them")
+    parser.add_argument(
+        '--decoder-num-heads', type=positive, help="the decoder's attention heads, if nothing else does"
+    )
+    parser.add_argument('--img-size', type=positive, nargs='+', metavar='PIXELS', help='fit to images of this H [W]')
     parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches now, if not a square')
-    parser.add_argument('--in-channels', type=int, help='fit to images of so many channels')
+    parser.add_argument('--in-channels', type=positive, help='fit to images of so many channels')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'

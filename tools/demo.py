@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from mae_plugin.apis import ReconstructionInferencer, draw_curves, draw_grid, find_images, read_log, save_figure
 from mae_plugin.data.names import printable
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser, device, positive
+from mae_plugin.engine.errors import SetupErrors
 from mae_plugin.models import functional as F
 from mmengine.config import Config
 from mmpretrain import get_model
@@ -42,12 +43,16 @@ console = Console()
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--data', type=Path, help='a folder of images, searched with its subfolders')
     parser.add_argument('--minutes', type=float, default=5, help='time for training')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'), help='folder for the results')
-    parser.add_argument('--max-images', type=int, default=20000, help='use at most so many images, chosen at random')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='for the evaluation')
+    parser.add_argument(
+        '--max-images', type=positive, default=20000, help='use at most so many images, chosen at random'
+    )
+    parser.add_argument(
+        '--device', type=device, default='cuda' if torch.cuda.is_available() else 'cpu', help='for the evaluation'
+    )
     args = parser.parse_args()
     if args.minutes <= 0:
         parser.error(f'--minutes {args.minutes:g} leaves no time to train')

@@ -13,16 +13,18 @@ import early_signals  # noqa: F401
 from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
 from mae_plugin.apis.features import check_feature_file
 from mae_plugin.data.names import printable
-from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
+from mae_plugin.engine.arguments import Parser, add_model_arguments, positive
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import read_model_arguments
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     add_model_arguments(parser)
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='.npz, or .parquet with pyarrow')
     parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='of the patch tokens, or class token')
     parser.add_argument('--pca', type=Path, metavar='PICTURE', help='draw principal components of patch tokens here')
-    parser.add_argument('--pca-images', type=int, default=16, help='of how many images')
+    parser.add_argument('--pca-images', type=positive, default=16, help='of how many images')
     return parser.parse_args()
 
 

@@ -5,7 +5,6 @@ python tools/make_examples.py bands data/bands        # drawn tiles of land: 13 
 python tools/make_examples.py sonograms data/sonograms    # drawn sounds: 512 x 128, float32 .npy
 """
 
-import argparse
 import importlib.util
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ import early_signals  # noqa: F401
 # isort: split
 import numpy as np
 import tifffile
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser, natural
+from mae_plugin.engine.errors import SetupErrors
 from rich.progress import track
 
 # Reflectance in 1/10000 from blue to infrared, as the eye of a satellite might see it.
@@ -85,11 +85,11 @@ def solar_cells() -> Iterator[tuple[str, Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('kind', choices=['gray', 'bands', 'sonograms'])
     parser.add_argument('folder', type=Path, help='where to write them; must not hold anything yet')
     parser.add_argument('--number', type=int, default=800, help='how many to draw; a fifth of them goes into val/')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=natural, default=0)
     args = parser.parse_args()
     if args.number < 20:
         parser.error(f'--number {args.number} is too few for four classes in two parts; at least 20')

@@ -11,11 +11,12 @@ import early_signals  # noqa: F401
 
 # isort: split
 from mae_plugin.apis import draw_curves, read_log, save_figure
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser
+from mae_plugin.engine.errors import SetupErrors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help="a run's work dir, or its scalars.json")
     parser.add_argument('--keys', nargs='+', default=['loss', 'lr'], help='what to draw, such as probe/knn_top1')
     parser.add_argument('--out', type=Path, required=True, metavar='PICTURE', help='.png, .pdf or .svg')

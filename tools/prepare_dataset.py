@@ -13,13 +13,14 @@ import early_signals  # noqa: F401
 from mae_plugin.data.entries import IMAGE_EXTENSIONS
 from mae_plugin.data.names import printable
 from mae_plugin.data.prepare import Plan, prepare
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser, positive
+from mae_plugin.engine.errors import SetupErrors
 from rich.console import Console
 from rich.text import Text
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('source', metavar='SRC', help='a folder of images, or a zip or tar file, compressed or not')
     parser.add_argument('target', metavar='DST', help='a new folder; or one that was begun, to go on')
     parser.add_argument(
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--extensions', nargs='+', default=IMAGE_EXTENSIONS, metavar='.EXT', help='endings of image files'
     )
-    parser.add_argument('--workers', type=int, help='processes; one for each core if left out')
+    parser.add_argument('--workers', type=positive, help='processes; one for each core if left out')
     return parser.parse_args()
 
 

@@ -14,14 +14,16 @@ import early_signals  # noqa: F401
 from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
 from mae_plugin.checkpoints.formats import check_free
 from mae_plugin.data.names import printable
-from mae_plugin.engine.launch import SetupErrors, add_model_arguments, read_model_arguments
+from mae_plugin.engine.arguments import Parser, add_model_arguments, positive
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import read_model_arguments
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     add_model_arguments(parser)
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the figures')
     parser.add_argument('--mask-ratio', type=float, nargs='+', help="shares of patches to remove; the model's own")
@@ -39,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         help='pictures beside the original; all three, and for several ratios masked and pasted',
     )
     parser.add_argument('--format', choices=['png', 'pdf', 'svg'], default='png', help='of the figures')
-    parser.add_argument('--rows', type=int, default=8, help='images in a figure; more images make more figures')
+    parser.add_argument('--rows', type=positive, default=8, help='images in a figure; more images make more figures')
     args = parser.parse_args()
     if args.rows < 1:
         parser.error(f'--rows {args.rows} leaves no room for an image')

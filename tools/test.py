@@ -10,14 +10,16 @@ from copy import deepcopy
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.engine.launch import SetupErrors, add_common_arguments, check_checkpoint, check_data, load_config
+from mae_plugin.engine.arguments import Parser, add_common_arguments, positive
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import check_checkpoint, check_data, load_config
 from mmengine import dump
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a model.')
+    parser = Parser(description='Evaluate a model.')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or address of the checkpoint, or None for no checkpoint')
     parser.add_argument('--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)')
@@ -26,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--show-dir', help='folder to draw predictions into')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
+    parser.add_argument('--interval', type=positive, default=1, help='draw every n-th sample')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window is shown')
     parser.add_argument(
         '--tta', action='store_true', help="average over test-time augmentations, the config's or a flip"

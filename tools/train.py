@@ -9,22 +9,16 @@ import argparse
 import early_signals  # noqa: F401
 
 # isort: split
+from mae_plugin.engine.arguments import Parser, add_common_arguments, positive
 from mae_plugin.engine.batch import fit_batch, keep_batch
-from mae_plugin.engine.launch import (
-    SetupErrors,
-    add_common_arguments,
-    check_checkpoint,
-    check_data,
-    load_config,
-    pretrained_weights,
-    replace_pretrained,
-)
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import check_checkpoint, check_data, load_config, pretrained_weights, replace_pretrained
 from mae_plugin.engine.preemption import ignore_signals
 from mae_plugin.engine.run_lock import lock_early
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train a model.')
+    parser = Parser(description='Train a model.')
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
         '--resume',
@@ -36,13 +30,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--pretrained', metavar='CHECKPOINT', help="start from this encoder, in place of the config's")
     parser.add_argument(
         '--batch-size',
-        type=int,
+        type=positive,
         metavar='IMAGES',
         help="images a step and GPU; steps are added up until an update has the recipe's number of images",
     )
     parser.add_argument(
         '--accumulate',
-        type=int,
+        type=positive,
         metavar='STEPS',
         help="steps that make an update; without --batch-size, that follows from the recipe's images an update",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .finite_weights import check_finite
 from .formats import staged, weights_of, write_hf_folder, write_weights
 from .layouts import Content, detect, encoder_of, from_mmpretrain, to_mmpretrain
 from .loading import read_checkpoint
@@ -39,10 +40,11 @@ def read_source(path: str, grid: tuple[int, int] | None = None) -> Source:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged, unsafe or in no layout that is known.
+        ValueError: if it is damaged, unsafe or in no layout that is known, or holds weights that are not finite.
     """
     checkpoint = read_checkpoint(path)
     weights = weights_of(checkpoint)
+    check_finite(weights, str(path))
     state_dict = to_mmpretrain(weights)
     if checkpoint is not weights and (rest := sorted(checkpoint.keys() - {'state_dict', 'model', 'config'})):
         print_log(f'Only the weights are carried over, not {", ".join(rest)}.', 'current')

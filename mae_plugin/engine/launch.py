@@ -6,22 +6,22 @@ import argparse
 import difflib
 import inspect
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 from ..apis import find_images
 from ..checkpoints import trust_checkpoints
 from ..checkpoints.formats import weights_of
 from ..checkpoints.loading import read_checkpoint
 from ..utils.parents import end_with_launcher
+from .config_files import WEIGHT_ENDINGS, find_config, merge_options, read_config
+from .preflight import data_folder
+from .settings import check_settings
 
 # Top-level settings that mmengine or mmpretrain look up in the config without Runner naming them.
 _MORE_SETTINGS = {
@@ -31,84 +31,19 @@ _MORE_SETTINGS = {
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-class SetupErrors(Hook):
-    """Turns what goes wrong before the first batch into one sentence on standard error and exit code 1.
-
-    Used as a context around building and running a Runner, and as a hook of that Runner, by which it learns that
-    the work has begun: errors after that are not a matter of wrong arguments and keep their traceback, as does
-    every error with ``MAE_TRACEBACK=1`` in the environment.
-    """
-
-    _running = False
-
-    def build_runner(self, cfg: Config) -> Runner:
-        """Builds the Runner of a config, with this object among its hooks."""
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.register_hook(self)
-        return runner
-
-    def before_train(self, runner: Runner) -> None:
-        """Notes that set-up is over."""
-        self._running = True
-
-    before_test = before_train
-
-    def __enter__(self) -> SetupErrors:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not self._running and not os.environ.get('MAE_TRACEBACK'):
-            said = error.args[0] if isinstance(error, KeyError) and error.args else error
-            if isinstance(error, URLError):
-                said = f'the weights could not be fetched ({error}); name a file on this machine instead'
-            sentence = ' '.join(str(said).split()) or kind.__name__
-            sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence[:600]}')
-
-
-class _Settings(DictAction):
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        for value in values:
-            if '=' not in value:
-                parser.error(f'{option_string} takes settings of the form key=value, but got {value!r}')
-        super().__call__(parser, namespace, values, option_string)
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and results; ./work_dirs/<config name> if left out')
-    parser.add_argument('--data-root', help='dataset folder, in place of the one in the config')
-    parser.add_argument('--amp', action='store_true', help='mixed precision, where the device has it')
-    parser.add_argument('--no-pin-memory', action='store_true', help='do not pin host memory in data loaders')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_Settings,
-        metavar='KEY=VALUE',
-        help='settings to change in the config, such as train_cfg.max_epochs=100 or key="[a,b]" for a list',
-    )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='unpickle whatever a checkpoint holds, which can run any code; only for files whose source you trust',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    # torchrun's predecessor passes the rank as an argument instead of a variable.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config and merges the common arguments into it.
 
     Raises:
         FileNotFoundError: if there is no such config.
-        ValueError: for a setting in ``--cfg-options`` that nothing would look at.
+        ValueError: for a config that cannot be read, a setting that nothing takes or that is out of its range, or a
+            work dir that cannot be written.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'there is no config {args.config}; ours are in configs/mae and configs/mae/benchmarks')
+    file = find_config(args.config)
     if args.trust_checkpoint:
         trust_checkpoints()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(file)
     known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) | _MORE_SETTINGS
     for key in args.cfg_options or {}:
         name = key.split('.')[0]
@@ -116,7 +51,12 @@ def load_config(args: argparse.Namespace) -> Config:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean {near[0]}?' if near else f'it has {", ".join(sorted(cfg))}'
             raise ValueError(f'{args.config} has no setting {name}, so {key} would change nothing: {hint}')
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options or {})
+    if any(key.startswith('custom_imports') for key in args.cfg_options or {}):
+        import_modules_from_strings(**cfg.custom_imports)
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'{args.config} configures no model')
+    check_settings(cfg)
 
     cfg.launcher = args.launcher
     if args.launcher != 'none':
@@ -125,7 +65,8 @@ def load_config(args: argparse.Namespace) -> Config:
         # mmengine starts distributed training on a GPU or not at all.
         torch.distributed.init_process_group('gloo')
         cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{file.stem}'
+    _make_work_dir(cfg.work_dir)
     for name in _DATALOADERS:
         if loader := cfg.get(name):
             if args.data_root:
@@ -139,25 +80,20 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments by which a tool is told a model and images."""
-    parser.add_argument('model', metavar='CONFIG_OR_NAME', help='path of a config, or name of a model')
-    parser.add_argument(
-        'files',
-        nargs='+',
-        metavar='[CHECKPOINT] IMAGES',
-        help="weights, for a name its published ones if left out, None for none; then images, folders or '*.jpg'",
-    )
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
-    parser.add_argument('--batch-size', type=int, default=8, help='images at once')
-    parser.add_argument('--force', action='store_true', help='overwrite what is there')
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='unpickle whatever CHECKPOINT holds, which can run any code'
-    )
+def _make_work_dir(work_dir: str) -> None:
+    """Makes the work dir; ValueError if it cannot be made or written."""
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        writable = os.access(work_dir, os.W_OK | os.X_OK)
+        reason = 'it may not be written'
+    except OSError as error:
+        writable, reason = False, error.strerror
+    if not writable:
+        raise ValueError(f'the work dir {work_dir} cannot be used ({reason}); name another with --work-dir FOLDER')
 
 
 def read_model_arguments(args: argparse.Namespace) -> tuple[str, str | bool, list[Path]]:
-    """The config or name, the weights as mmpretrain's inferencers take them, and the images.
+    """The model, the weights as mmpretrain's inferencers take them, and the images.
 
     Raises:
         FileNotFoundError: if one of them does not exist.
@@ -165,13 +101,14 @@ def read_model_arguments(args: argparse.Namespace) -> tuple[str, str | bool, lis
     """
     if args.trust_checkpoint:
         trust_checkpoints()
-    is_config = args.model.endswith('.py')
-    if is_config and not Path(args.model).is_file():
-        raise FileNotFoundError(f'there is no config {args.model}')
+    place = Path(args.model).expanduser()
+    # A name may be one that mmpretrain alone has; a work dir and a checkpoint bring their weights.
+    is_config = args.model.endswith('.py') or (place.is_file() and not is_checkpoint(args.model))
+    model = str(find_config(args.model)) if is_config else args.model
     first, *images = args.files
     if first.lower() == 'none':
         pretrained = False
-    elif Path(first).suffix in ('.pth', '.pt', '.bin', '.safetensors') or Path(first, 'config.json').is_file():
+    elif is_checkpoint(first):
         check_checkpoint(first, 'to load')
         pretrained = first
     elif is_config:
@@ -180,15 +117,18 @@ def read_model_arguments(args: argparse.Namespace) -> tuple[str, str | bool, lis
         pretrained, images = True, args.files
     if not images:
         raise ValueError(f'{first} is a checkpoint; name images, too')
-    return args.model, pretrained, find_images(*images)
+    return model, pretrained, find_images(*images)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a path is that of weights: by its ending, or as a folder of Hugging Face's."""
+    return Path(path).suffix in WEIGHT_ENDINGS or Path(path, 'config.json').is_file()
 
 
 def check_data(cfg: Config, *names: str) -> None:
     """Raises FileNotFoundError if a dataset folder, or tar file, of the named data loaders does not exist."""
     for name in names:
-        dataset = (cfg.get(name) or {}).get('dataset', {})
-        prefix = dataset.get('data_prefix', '')
-        folder = os.path.join(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else '').rstrip('/')
+        folder = data_folder((cfg.get(name) or {}).get('dataset', {}))
         found = os.path.isdir(folder) or (os.path.isfile(folder) and folder.endswith('.tar'))
         if folder and '://' not in folder and not found:
             raise FileNotFoundError(

@@ -12,7 +12,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop, auto
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from ..apis.features import pooled_features
+from ..apis.features import POOLINGS, pooled_features
 from ..apis.probe import LinearClassifier, knn_predict
 from ..data.collate import CheckedCollate
 from .class_names import class_names, share_classes
@@ -43,8 +43,8 @@ class ProbeLoop(ValLoop):
         fp16: extract in float16.
 
     Raises:
-        ValueError: if ``dataloader`` is built already with an order of its own, images have no labels, or some to
-            classify are of a class that the bank does not have.
+        ValueError: if ``dataloader`` is built already with an order of its own, images have no labels, some to
+            classify are of a class that the bank does not have, or there is no such ``pool``.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class ProbeLoop(ValLoop):
         strength: float = 1.0,
         fp16: bool = False,
     ) -> None:
+        if pool not in POOLINGS:
+            raise ValueError(f'val_cfg.pool={pool!r} is none of {", ".join(POOLINGS)}')
         ready = not isinstance(dataloader, dict)
         if ready:
             kind = type(dataloader).__name__

@@ -1,7 +1,8 @@
 """Errors before the work begins are a sentence; errors after it keep their traceback."""
 
 import pytest
-from mae_plugin.engine.launch import SetupErrors, check_checkpoint, check_data, pretrained_weights
+from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.engine.launch import check_checkpoint, check_data, pretrained_weights
 from mmengine.config import Config, ConfigDict
 
 

@@ -9,7 +9,6 @@ file each, and the tables are made of these files alone: --tables LOGS prints th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -24,7 +23,8 @@ import torch
 from evidence_tables import draw_curves_of, draw_epochs, print_tables
 from mae_plugin.apis import read_log
 from mae_plugin.data import IndexedImages
-from mae_plugin.engine.launch import SetupErrors
+from mae_plugin.engine.arguments import Parser
+from mae_plugin.engine.errors import SetupErrors
 from mmengine.config import Config
 from report import circumstances
 from rich.console import Console
@@ -273,7 +273,7 @@ def _compact(run: Run, batch: int, records: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('data', type=Path, nargs='?', help='dataset folder with train and val')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'), help='folder of all runs')
     parser.add_argument('--size', choices=SIZES, default='small' if torch.cuda.is_available() else 'mini')

@@ -1,0 +1,93 @@
+"""Lets mmpretrain's ``get_model`` and ``inference_model`` take a config, a run's work dir or a run's checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from modelindex.models.Model import Model
+
+from .checkpoints.loading import read_checkpoint
+from .checkpoints.stored_config import stored_config
+from .engine.checkpoint_hook import newest_whole_checkpoint
+from .engine.config_files import WEIGHT_ENDINGS, our_configs, read_config
+
+
+def model_at(path: str | Path) -> Model:
+    """Returns the entry of mmpretrain's hub for what lies on this machine.
+
+    Args:
+        path: a config; a run's work dir, for its config and its newest checkpoint; or a checkpoint of a run, which
+            carries its config.
+
+    Raises:
+        FileNotFoundError: if there is nothing, or a work dir without a checkpoint.
+        ValueError: if the config cannot be read, or a checkpoint carries none.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        config, weights = _of_run(place)
+    elif not place.is_file():
+        raise FileNotFoundError(f'there is no config, work dir or checkpoint {path}')
+    elif place.suffix in WEIGHT_ENDINGS:
+        config, weights = stored_config(read_checkpoint(str(place), 'cpu'), str(path)), str(place)
+    else:
+        config = read_config(place)
+        weights = config.get('load_from')
+    return _entry(str(path), config, weights)
+
+
+def _of_run(folder: Path) -> tuple[Config, str]:
+    """The config and the newest checkpoint in a work dir."""
+    weights = newest_whole_checkpoint(folder)
+    if weights is None:
+        raise FileNotFoundError(f'the folder {folder} holds no checkpoint of a run; name a config or a checkpoint')
+    # Every start of a run writes its config there.
+    configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime_ns)
+    if configs:
+        return read_config(configs[-1]), str(weights)
+    return stored_config(read_checkpoint(str(weights), 'cpu'), str(weights)), str(weights)
+
+
+def _entry(name: str, config: Config, weights: str | None) -> Model:
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'{name} configures no model')
+    kind = config.model.get('type')
+    kind = MODELS.module_dict.get(kind) if isinstance(kind, str) else kind
+    # By its task inference_model chooses how to call a model.
+    classifies = isinstance(kind, type) and issubclass(kind, ImageClassifier)
+    task = dict(Task='Image Classification', Dataset='', Metrics={})
+    return Model(name=name, config=config, weights=weights, results=[task] if classifies else None)
+
+
+def accept_paths() -> None:
+    """Extends ``ModelHub.get``, which knows names alone; every name keeps its meaning."""
+    by_name = ModelHub.get.__func__
+    if getattr(by_name, '_takes_paths', False):
+        return
+
+    def get(cls: type[ModelHub], model_name: str | os.PathLike | Config) -> Model:
+        """Get the model's metainfo by its name, or by the path of a config, a work dir or a checkpoint."""
+        if isinstance(model_name, Config):
+            return _entry(str(model_name.filename or 'the config'), model_name, model_name.get('load_from'))
+        name = os.fspath(model_name)
+        cls._register_mmpretrain_models()
+        if cls.has(name.lower()):
+            return by_name(cls, name)
+        if os.path.exists(os.path.expanduser(name)) or '/' in name or name.endswith(('.py', *WEIGHT_ENDINGS)):
+            return model_at(name)
+        if (config := our_configs().get(name)) is not None:
+            return model_at(config)
+        near = difflib.get_close_matches(name, [*our_configs(), *cls._models_dict], n=1)
+        hint = f'; did you mean {near[0]}?' if near else ''
+        raise ValueError(
+            f'there is no model, config, work dir or checkpoint {name}{hint}; mmpretrain.list_models() has all names'
+        )
+
+    get._takes_paths = True
+    ModelHub.get = classmethod(get)

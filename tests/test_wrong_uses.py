@@ -1,0 +1,101 @@
+"""The tools used wrongly: every end is one sentence that names what is wrong, and none is bare Python."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain import get_model
+
+from .conftest import ROOT, write_jpegs
+from .test_tools import error_of
+
+NAME = 'mae_vit-mini-p8_1xb128-coslr-20e_64px'
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory) -> Path:
+    """Images in data/, a work dir with a checkpoint of NAME in run/, one with NaN in nan.pth, and broken files."""
+    root = tmp_path_factory.mktemp('wrong')
+    write_jpegs(root / 'data' / 'train' / 'a', 8)
+    write_jpegs(root / 'data' / 'val' / 'a', 2)
+    (config,) = (ROOT / 'configs').rglob(f'{NAME}.py')
+    cfg = Config.fromfile(config)
+    (root / 'run').mkdir()
+    torch.manual_seed(0)
+    state_dict = get_model(cfg).state_dict()
+    checkpoint = dict(meta=dict(cfg=cfg.pretty_text, epoch=1, iter=2), state_dict=state_dict, message_hub={})
+    torch.save(checkpoint, root / 'run' / 'epoch_1.pth')
+    state_dict['backbone.cls_token'].fill_(torch.nan)
+    torch.save(checkpoint, root / 'nan.pth')
+    (root / 'broken.py').write_text('model = (\n')
+    (root / 'other.py').write_text('x = 1\n')
+    (root / 'text.pth').write_text('not a checkpoint')
+    (root / 'file').touch()
+    return root
+
+
+TRAIN = ['train', NAME, '--data-root', '{data}', '--work-dir', '{new}']
+LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ['train', '{root}/broken.py'],
+            "broken.py is not Python that can be read: line 1: '(' was never closed",
+        ),
+        (['train', '{root}/other.py'], '{root}/other.py configures no model'),
+        (['train', '{run}/epoch_1.pth'], '{run}/epoch_1.pth holds weights and is no config'),
+        (['train', NAME[:-1]], f'did you mean {NAME}?'),
+        ([*TRAIN, '--epochs', '5'], 'instead of --epochs give --cfg-options train_cfg.max_epochs=N'),
+        ([*TRAIN, '--data_root', 'x'], 'did you mean --data-root?'),
+        ([*TRAIN, '--batch-size', '0'], '0 is no whole number of at least 1'),
+        (
+            ['train', NAME, '--data-root', '{data}', '--work-dir', '{root}/file'],
+            '{root}/file cannot be used',
+        ),
+        (
+            ['train', NAME, '--data-root', '{data}', '--work-dir', '/proc/x'],
+            'cannot be used (No such file',
+        ),
+        ([*TRAIN, '--cfg-options', 'train_dataloader.batchsize=2'], 'did you mean batch_size?'),
+        ([*TRAIN, '--cfg-options', 'train_dataloader.batch_size=0'], 'batch_size=0 must be at least 1'),
+        ([*TRAIN, '--cfg-options', 'model.backbone=5'], 'model.backbone=5 must be a dict of settings with a type'),
+        ([*TRAIN, '--cfg-options', 'custom_hooks.3.minutes=5'], '--cfg-options custom_hooks.3.minutes=5: '),
+        ([*TRAIN, '--cfg-options', 'custom_imports.imports=[no_such_module]'], 'no_such_module'),
+        (['test', NAME, '{run}/epoch_1.pth'], 'has no test_dataloader and test_evaluator'),
+        (['reconstruct', *LOOK, '{new}', '--device', 'tpu9'], 'device tpu9 is unknown'),
+        (['reconstruct', *LOOK, '{new}', '--device', 'cuda:99'], 'device cuda:99 asks for a GPU, but this machine has'),
+        (['reconstruct', *LOOK, '{new}', '--batch-size', '-1'], '-1 is no whole number of at least 1'),
+        (
+            ['reconstruct', NAME, '{root}/nan.pth', '{data}/train', '--out', '{new}'],
+            'NaN or infinite, in backbone.',
+        ),
+        (['reconstruct', '{root}/nan.pth', '{data}/train', '--out', '{new}'], 'NaN or infinite, in backbone.'),
+        (['extract_features', NAME, '{root}/nan.pth', '{data}/train', '--out', '{new}.npz'], 'weights that are NaN'),
+        (
+            ['export_encoder', '{root}/nan.pth', '{new}.pth', '--to', 'timm'],
+            'nan.pth holds weights that are NaN',
+        ),
+        (
+            ['convert_checkpoint', '{root}/nan.pth', '{new}.pth', '--to', 'mae'],
+            'nan.pth holds weights that are NaN',
+        ),
+        (['reconstruct', NAME[:-1], 'None', '{data}/train', '--out', '{new}'], f'did you mean {NAME}?'),
+        (['reconstruct', '{data}', '{data}/train', '--out', '{new}'], '{data} holds no checkpoint of a run'),
+        (['export_encoder', '{run}/epoch_1.pth', '{new}.pth', '--to', 'timm', '--num-heads', '0'], 'at least 1'),
+        (['channel_stats', NAME, '--data-root', '{data}', '--num-workers', '-1'], '-1 is no whole number'),
+        (['prepare_dataset', '{data}', '{new}', '--workers', '0'], '0 is no whole number of at least 1'),
+        (['make_examples', 'bands', '{new}', '--seed', '-1'], '-1 is no whole number'),
+        (['demo', '--data', '{data}', '--device', 'tpu9'], 'device tpu9 is unknown'),
+    ],
+)
+def test_every_end_is_a_sentence(capfd, place, tmp_path, arguments, message):
+    names = dict(root=place, data=place / 'data', run=place / 'run', new=tmp_path / 'new')
+    tool, *arguments = [argument.format(**names) for argument in arguments]
+    said = error_of(capfd, f'tools/{tool}.py', *arguments)
+    assert said.startswith(f'{tool}.py: error: ')
+    assert message.format(**names) in said
+    assert not any(word in said for word in ('Traceback', 'TypeError', 'AttributeError', 'Errno'))
