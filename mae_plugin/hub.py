@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
@@ -14,8 +16,8 @@ from modelindex.models.Model import Model
 
 from .checkpoints.loading import read_checkpoint
 from .checkpoints.stored_config import stored_config
-from .engine.checkpoint_hook import newest_whole_checkpoint
 from .engine.config_files import WEIGHT_ENDINGS, our_configs, read_config
+from .engine.places import Places
 
 
 def model_at(path: str | Path) -> Model:
@@ -43,15 +45,18 @@ def model_at(path: str | Path) -> Model:
 
 
 def _of_run(folder: Path) -> tuple[Config, str]:
-    """The config and the newest checkpoint in a work dir."""
-    weights = newest_whole_checkpoint(folder)
-    if weights is None:
-        raise FileNotFoundError(f'the folder {folder} holds no checkpoint of a run; name a config or a checkpoint')
-    # Every start of a run writes its config there.
-    configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime_ns)
-    if configs:
-        return read_config(configs[-1]), str(weights)
-    return stored_config(read_checkpoint(str(weights), 'cpu'), str(weights)), str(weights)
+    """The config and the newest checkpoint in a work dir that can be read."""
+    for weights in Places.of(folder).candidates():
+        try:
+            checkpoint = read_checkpoint(str(weights), 'cpu')
+        except (ValueError, OSError) as error:
+            print_log(f'{error}, so an older checkpoint is looked for.', 'current', logging.WARNING)
+            continue
+        # Every start of a run writes its config there.
+        configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime_ns)
+        config = read_config(configs[-1]) if configs else stored_config(checkpoint, str(weights))
+        return config, str(weights)
+    raise FileNotFoundError(f'the folder {folder} holds no checkpoint of a run; name a config or a checkpoint')
 
 
 def _entry(name: str, config: Config, weights: str | None) -> Model:

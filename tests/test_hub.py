@@ -148,3 +148,11 @@ def test_what_mmengine_dumps_is_read():
     assert config.test_dataloader.dataset.pipeline == Config(parsed).test_dataloader.dataset.pipeline
     own = Config(dict(model=tiny_config(), values=(1, -2.5, None, True, 'a', {'b': [1]}))).pretty_text
     assert parse_config(own, 'c.pth')['values'] == (1, -2.5, None, True, 'a', {'b': [1]})
+
+
+def test_a_damaged_checkpoint_is_passed_over(run, image, tmp_path):
+    """In a work dir without a config, which the older checkpoint then carries."""
+    (tmp_path / 'epoch_1.pth').write_bytes((run / 'epoch_1.pth').read_bytes())
+    (tmp_path / 'epoch_2.pth').write_bytes((run / 'epoch_1.pth').read_bytes()[:5000])
+    (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
+    assert inference_model(str(tmp_path), image)['pred_class'] == 'bee'
