@@ -115,7 +115,10 @@ def test_plot_log(root, tmp_path, capfd):
             'cannot be read as an image',
         ),
         (['reconstruct', '{root}/config.py', 'None', '{root}/small.png', '--out', '{new}'], 'is too small: 50 x 4'),
-        (['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--rows', '0'], '--rows 0'),
+        (
+            ['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--rows', '0'],
+            '--rows: 0 is no whole',
+        ),
         (
             ['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--mask-ratio', '75'],
             'mask_ratio=75.0 is out of range',

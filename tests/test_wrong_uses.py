@@ -63,7 +63,7 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
         ([*TRAIN, '--cfg-options', 'train_dataloader.batchsize=2'], 'did you mean batch_size?'),
         ([*TRAIN, '--cfg-options', 'train_dataloader.batch_size=0'], 'batch_size=0 must be at least 1'),
         ([*TRAIN, '--cfg-options', 'model.backbone=5'], 'model.backbone=5 must be a dict of settings with a type'),
-        ([*TRAIN, '--cfg-options', 'custom_hooks.3.minutes=5'], '--cfg-options custom_hooks.3.minutes=5: '),
+        ([*TRAIN, '--cfg-options', 'custom_hooks.3.minutes=5'], 'must be a list of hooks'),
         ([*TRAIN, '--cfg-options', 'custom_imports.imports=[no_such_module]'], 'no_such_module'),
         (['test', NAME, '{run}/epoch_1.pth'], 'has no test_dataloader and test_evaluator'),
         (['reconstruct', *LOOK, '{new}', '--device', 'tpu9'], 'device tpu9 is unknown'),

@@ -110,6 +110,9 @@ def check_settings(cfg: Config) -> None:
     for name, value in cfg.items():
         if name in _DICTS and value is not None and not isinstance(value, dict):
             raise ValueError(f'{name}={value!r} must be a dict of settings, such as {_DICTS[name]}')
+        if name == 'custom_hooks' and isinstance(value, dict):
+            # What --cfg-options custom_hooks.0.x=1 makes where there are none.
+            raise ValueError(f'custom_hooks={value!r} must be a list of hooks; the config has none to change')
         if name in _LOADERS:
             _check_loader(name, value, cfg)
         elif name == 'env_cfg':
