@@ -1,14 +1,12 @@
 """Mean and standard deviation per channel, in one pass and over several processes."""
 
-import runpy
-import sys
-
 import numpy as np
 import pytest
 import tifffile
 from mae_plugin.data.statistics import channel_statistics
 
 from ..conftest import PRETRAIN, ROOT
+from .test_faults import run_here
 
 CONFIG = dict(bands='configs/mae/mae_vit-mini-p12_bands-120px.py', colours=PRETRAIN)
 PHOTOMETRIC = dict(bands='minisblack', colours='rgb')
@@ -68,8 +66,7 @@ def test_the_tool(tmp_path, capsys, monkeypatch, kind):
         f"_base_ = '{ROOT}/{CONFIG[kind]}'\ntrain_dataloader = dict(dataset=dict(pipeline=[{LOADING[kind]}]))\n"
     )
     arguments = [tmp_path / 'own.py', '--data-root', tmp_path, '--num-workers', 0]
-    monkeypatch.setattr(sys, 'argv', ['channel_stats.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools/channel_stats.py'), run_name='__main__')
+    run_here(monkeypatch, 'channel_stats.py', *arguments)
     seen = pixels[:, 20:] if kind == 'bands' else pixels
     count, mean, std = capsys.readouterr().out.strip().splitlines()[-3:]
     assert count == f'6 images, {seen[..., 0].size:,} pixels'
