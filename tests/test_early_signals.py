@@ -79,6 +79,20 @@ def test_a_tool_at_work_is_interrupted(early, monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_nothing_replaces_the_interruption_of_set_up(early, monkeypatch, number, code):
+    """Ctrl-C while mmengine wrote the config was reported as "Failed to format the config file"."""
+    monkeypatch.setenv('SLURM_NTASKS', '1')
+    process = os.fork()
+    if process == 0:
+        try:
+            early('train.py')
+            signal.raise_signal(number)
+        finally:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == code
+
+
 def test_other_tasks_of_slurm(early, monkeypatch):
     """SIGTERM ends the tasks beside one that has failed: an exit code of 75 would start the failing run for ever."""
     monkeypatch.setenv('SLURM_NTASKS', '2')
