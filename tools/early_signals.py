@@ -30,6 +30,10 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number if number == signal.SIGINT else os.EX_TEMPFAIL)
 
 
+# Read by PreemptionHook: not the handler of a training that has failed.
+_end.before_training = True
+
+
 def _print_briefly(kind: type, error: BaseException, trace: object) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print(f'{_TOOL}: interrupted', file=sys.stderr)

@@ -69,7 +69,11 @@ class PreemptionHook(Hook):
             # A data-loader worker that has just been forked.
             return
         if not self._is_training(frame):
-            # An error has ended the training, so the signal is not this hook's any more.
+            # An error has ended the training, so the signal is not this hook's any more. Nor does it ask for another
+            # start, which would fail again.
+            for tried in SIGNALS:
+                if getattr(self._former.get(tried), 'before_training', False):
+                    self._former[tried] = signal.SIG_DFL
             self._give_back()
             signal.raise_signal(number)
         elif number != signal.SIGINT:

@@ -111,6 +111,22 @@ def test_signals_are_given_back(images, tmp_path):  # noqa: F811
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_failed_run_is_not_started_again(images, tmp_path):  # noqa: F811
+    """SIGTERM that reaches a rank after its error, as when torchrun ends the ranks beside a dead one: never 75."""
+
+    def end(number, frame) -> None:
+        os._exit(75)
+
+    end.before_training = True
+    process = os.fork()
+    if process == 0:
+        signal.signal(signal.SIGTERM, end)
+        train(images, tmp_path, stop_after=2)
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGTERM
+
+
 class Repeated(Hook):
     """Sends one signal in a step, and a second one while the checkpoint of that step is written."""
 
