@@ -15,7 +15,7 @@ def test_before_the_first_step(tmp_path):
         write_jpegs(tmp_path / part / 'a', 8)
         write_jpegs(tmp_path / part / 'b', 8, seed=1)
     options = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=8', 'train_dataloader.num_workers=0']
-    options += ['val_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
+    options += ['val_dataloader.num_workers=0', 'default_hooks.logger.interval=1', 'param_scheduler.warmup=0']
     # A name stands for one of our configs.
     arguments = [CONFIG, '--work-dir', tmp_path / 'run', '--data-root', tmp_path, '--cfg-options', *options]
     done = run('tools/train.py', *arguments)
