@@ -170,7 +170,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Saves the best checkpoint, which holds that this validation is done."""
         # Evaluation alone builds no training loop, and asking for the epoch would build it.
         if isinstance(runner._train_loop, BaseLoop):
-            runner.message_hub.update_info('validated_at', (runner.epoch, runner.iter))
+            runner.message_hub.update_info('last_validated_at', (runner.epoch, runner.iter))
         super().after_val_epoch(runner, metrics)
 
     def after_run(self, runner: Runner) -> None:

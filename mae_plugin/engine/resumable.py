@@ -101,7 +101,7 @@ class _Resumable(BaseLoop):
             return
         self._decide_current_val_interval()
         between = self.unit == 'epoch' and self.dataloader.sampler.position > 0
-        done = tuple(self.runner.message_hub.get_info('validated_at', ())) == (self._epoch, self._iter)
+        done = tuple(self.runner.message_hub.get_info('last_validated_at', ())) == (self._epoch, self._iter)
         if not between and not done and self._validation_is_due():
             print_log(f'Validating after {self.unit} {self.done}, which the last run may not have ended.', 'current')
             self.runner.val_loop.run()
