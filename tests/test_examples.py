@@ -42,7 +42,6 @@ def test_example(tool, tmp_path, name):
 
     def train(config: str, work_dir: str, *options: object, more: list[str] = ()) -> None:
         settings = ['train_dataloader.batch_size=8', 'default_hooks.logger.interval=1', *more]
-        settings += ['param_scheduler.end=1000']
         settings += [f'{loader}.num_workers=0' for loader in ('train_dataloader', 'test_dataloader')]
         settings += ['randomness.seed=1', f'experiment_name={uuid.uuid4().hex}']
         arguments = ['--data-root', data, '--work-dir', tmp_path / work_dir, *options]

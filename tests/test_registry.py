@@ -80,6 +80,7 @@ def test_nothing_but_the_promised_names_changes():
         ('HOOKS', 'NaNGuardHook'),
         ('HOOKS', 'PreemptionHook'),
         ('HOOKS', 'ReconstructionHook'),
+        ('HOOKS', 'RunLockHook'),
         ('HOOKS', 'SafeCheckpointHook'),
         ('HOOKS', 'WeightsFitHook'),
         ('HOOKS', 'TimeLimitHook'),

@@ -6,7 +6,6 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -185,8 +184,6 @@ def error_of(capfd, *arguments: object) -> str:
     """What a tool says on standard error when it ends with an error, run within this process."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
-        # It would change how this process takes signals.
-        patch.setitem(sys.modules, 'early_signals', ModuleType('early_signals'))
         patch.chdir(ROOT)
         runpy.run_path(sys.argv[0], run_name='__main__')
     assert ended.value.code not in (0, None)

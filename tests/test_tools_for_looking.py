@@ -3,7 +3,6 @@
 import json
 import runpy
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -43,8 +42,6 @@ def call(capfd, *arguments: object) -> str:
     """What a tool prints, run within this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
-        # It would change how this process takes signals.
-        patch.setitem(sys.modules, 'early_signals', ModuleType('early_signals'))
         runpy.run_path(sys.argv[0], run_name='__main__')
     return capfd.readouterr().out
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import wraps
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, PretrainedInit, is_model_wrapper
-from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmpretrain.models import VisionTransformer
 from torch import nn
@@ -69,42 +69,35 @@ def renamed_for(model: nn.Module, checkpoint: Mapping) -> Mapping:
 
 
 def renamed_for_prefix(checkpoint: Mapping) -> Mapping:
-    """Renames a checkpoint just read from disk, if :class:`RenamingPretrainedInit` reads it for a part of it."""
+    """Renames a checkpoint just read from disk, if it is for an ``init_cfg`` with a prefix of a model that needs it."""
     if not _reads_prefix.get():
         return checkpoint
     renamed = with_mmpretrain_names(checkpoint)
     return checkpoint if renamed is checkpoint else dict(state_dict=renamed)
 
 
-class RenamingPretrainedInit(PretrainedInit):
-    """Initializes as mmengine's ``Pretrained``, and finds foreign weights under ``prefix`` for models that take them.
-
-    mmengine picks the weights under ``prefix`` from the file before a model sees them.
-    """
-
-    def __call__(self, module: nn.Module) -> None:
-        """Loads the weights, or those under ``prefix``, into a module."""
-        token = _reads_prefix.set(self.prefix is not None and has_mmpretrain_names(module))
-        try:
-            super().__call__(module)
-        finally:
-            _reads_prefix.reset(token)
-
-
 def register_renaming() -> None:
     """Makes mmengine load foreign weights into models that have mmpretrain's names; calling it again changes nothing.
 
-    Every way of mmengine from a file to a model leads through its ``load_state_dict``; ``init_cfg`` with a prefix needs
-    more, as :class:`RenamingPretrainedInit` says.
+    Every way of mmengine from a file to a model leads through its ``load_state_dict``. For an ``init_cfg`` with a
+    prefix that is too late, as mmengine picks the weights under the prefix from the file first.
     """
-    WEIGHT_INITIALIZERS.register_module(name='Pretrained', module=RenamingPretrainedInit, force=True)
-    load = mmengine_checkpoint.load_state_dict
-    if getattr(load, '_renames', False):
+    if getattr(mmengine_checkpoint.load_state_dict, '_renames', False):
         return
+    load, initialize = mmengine_checkpoint.load_state_dict, PretrainedInit.__call__
 
+    @wraps(load)
     def load_state_dict(module: nn.Module, state_dict: Mapping, *args, **kwargs) -> None:
         return load(module, renamed_for(module, state_dict), *args, **kwargs)
 
+    @wraps(initialize)
+    def initialize_module(self: PretrainedInit, module: nn.Module) -> None:
+        token = _reads_prefix.set(self.prefix is not None and has_mmpretrain_names(module))
+        try:
+            initialize(self, module)
+        finally:
+            _reads_prefix.reset(token)
+
     load_state_dict._renames = True
-    load_state_dict.__doc__ = load.__doc__
     mmengine_checkpoint.load_state_dict = load_state_dict
+    PretrainedInit.__call__ = initialize_module

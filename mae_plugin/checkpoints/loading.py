@@ -63,7 +63,7 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
 
 
 def load_from_local(filename: str, map_location: Location = None) -> dict:
-    """Loads a checkpoint as mmengine takes it, with the names in the file but for :class:`RenamingPretrainedInit`.
+    """Loads a checkpoint as mmengine takes it, with the names that :func:`renamed_for_prefix` gives.
 
     The message hub gets its HistoryBuffers back. A config that mmcv wrote as ``meta['config']`` is left out, since
     mmengine would run it as Python code when it resumes.

@@ -32,22 +32,21 @@ def check_warmup(warmup: float, length: float, unit: str) -> None:
     The length follows the training, and the warm-up does not: the official recipe's 40 epochs are meant for 300 and
     more.
 
-    Raises:
-        ValueError: if the learning rate would not come down at all.
     """
+    if warmup <= _LONG_WARMUP * length:
+        return
     setting = 'set param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters)'
-    if warmup > 0 and warmup >= length:
-        raise ValueError(
-            f'the warm-up of {warmup:g} {unit} is as long as the whole training, {length:g} {unit}, so the learning '
-            f'rate would never come down; {setting}, or to 0'
+    if warmup >= length:
+        sentence = (
+            f'The warm-up takes {warmup:g} {unit} and the training {length:g}, so the learning rate does not come to '
+            f'its full height; {setting}, unless this is a trial run.'
         )
-    if warmup > _LONG_WARMUP * length:
-        print_log(
+    else:
+        sentence = (
             f'The warm-up takes {warmup:g} of {length:g} {unit}, {100 * warmup / length:.0f} % of the training; '
-            f'{setting} if the training was made shorter.',
-            logger='current',
-            level=logging.WARNING,
+            f'{setting} if the training was made shorter.'
         )
+    print_log(sentence, logger='current', level=logging.WARNING)
 
 
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
@@ -63,9 +62,6 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         warmup: number of warm-up epochs, or iterations with ``by_epoch=False``.
         eta_min_ratio: last learning rate over the base rate.
         **kwargs: ``begin``, ``end`` (the end of training if left out), ``by_epoch``, ``last_step``, ``verbose``.
-
-    Raises:
-        ValueError: if the warm-up does not end before the training.
     """
 
     def __init__(self, optimizer, *args, warmup: float = 0, eta_min_ratio: float = 0.0, **kwargs) -> None:

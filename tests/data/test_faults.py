@@ -6,7 +6,7 @@ import os
 import resource
 import runpy
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,8 +75,7 @@ def test_printable():
 
 
 def run_here(monkeypatch, tool: str, *arguments: object) -> None:
-    """Runs a tool in this process, without its handlers of signals."""
-    monkeypatch.setitem(sys.modules, 'early_signals', ModuleType('early_signals'))
+    """Runs a tool in this process."""
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
     runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
 

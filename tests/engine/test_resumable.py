@@ -263,7 +263,7 @@ def test_a_killed_worker_is_one_sentence(images, tmp_path, monkeypatch):
     command = ['tools/train.py', tmp_path / 'config.py', '--data-root', images, '--work-dir', tmp_path / 'run']
     options = ['--cfg-options', *SMALL_PRETRAIN, 'train_dataloader.num_workers=2']
     done = run(*command, *options, fails=True)
-    assert 'RuntimeError: a worker of the data loader was killed, by the system perhaps' in done.stderr
+    assert 'error: a worker of the data loader was killed by SIGKILL, by the system perhaps' in done.stderr
 
 
 @pytest.mark.parametrize('change', [{'sampler.type': 'RepeatAugSampler'}, {'batch_sampler': dict(type='BatchSampler')}])

@@ -86,7 +86,7 @@ BAD = {
     'nothing': (saved(None), 'no'),
     'no iteration': (saved({**run_at(9), 'meta': dict(epoch=1)}), "holds None as meta['iter']"),
     'a negative epoch': (saved({**run_at(9), 'meta': dict(epoch=-1, iter=1)}), "holds -1 as meta['epoch']"),
-    'meta is a text': (saved({**run_at(9), 'meta': 'yes'}), "holds a str as 'meta'"),
+    'meta is a text': (saved({**run_at(9), 'meta': 'yes'}), 'holds a str as meta'),
     'no message hub': (saved({k: v for k, v in run_at(9).items() if k != 'message_hub'}), "holds no 'message_hub'"),
     'no batch': (saved({**run_at(9), 'meta': dict(epoch=0, iter=9, batch=['8', 4])}), "as meta['batch']"),
 }
