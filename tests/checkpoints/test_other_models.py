@@ -1,9 +1,7 @@
 """Models of other packages load weights through mmengine as if this plugin had not been imported."""
 
 import pytest
-import timm
 import torch
-import transformers
 from mae_plugin.checkpoints.layouts import detect
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
@@ -11,14 +9,20 @@ from torch import nn
 
 from .test_layouts import assert_identical
 
+pytestmark = pytest.mark.openmmlab_only
+
 SIZES = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
 
 
 def timm_vit() -> nn.Module:
+    import timm
+
     return timm.models.VisionTransformer(**SIZES, num_classes=3)
 
 
 def hf_vit() -> nn.Module:
+    import transformers
+
     config = transformers.ViTConfig(
         image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     )

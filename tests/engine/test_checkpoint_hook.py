@@ -172,6 +172,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
     assert names(small_disk) == [f'iter_{STEPS}.pth']
 
 
+@pytest.mark.slow
 def test_soak(tmp_path):
     """SIGKILL of real processes, ten times: at any moment, and while writing; then of workers, and SIGTERM."""
     run('tools/soak.py', '--kills', 18, '--json', tmp_path / 'figures.json')
