@@ -236,7 +236,7 @@ def test_another_number_of_channels(model):
     key = 'backbone.patch_embed.projection.weight'
     torch.testing.assert_close(source.state_dict[key][:, 0], model.state_dict()[key].sum(dim=1))
     assert len(source.state_dict['neck.decoder_pred.bias']) == 64
-    with pytest.raises(ValueError, match='--in-channels: 0 is no whole number of at least 1'):
+    with pytest.raises(ValueError, match='1 channel or more, not 0'):
         fit(source, in_channels=0)
 
 
