@@ -1,23 +1,34 @@
-"""Lets mmpretrain's ``get_model`` and ``inference_model`` take a config, a run's work dir or a run's checkpoint."""
+"""Lets mmpretrain's ``get_model`` and ``inference_model`` take a config, a run's work dir or a run's checkpoint.
+
+``inference_model`` of a pre-training model reconstructs.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmpretrain.apis import model as mmpretrain_apis
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from modelindex.models.Model import Model
 
+from .apis.inferencer import path_as_text
+from .apis.reconstruct import reconstruct_image
 from .checkpoints.loading import read_checkpoint
 from .checkpoints.stored_config import stored_config
 from .engine.config_files import WEIGHT_ENDINGS, our_configs, read_config
 from .engine.places import Places
+from .models import MAE
 
 
 def model_at(path: str | Path) -> Model:
@@ -62,12 +73,17 @@ def _of_run(folder: Path) -> tuple[Config, str]:
 def _entry(name: str, config: Config, weights: str | None) -> Model:
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{name} configures no model')
-    kind = config.model.get('type')
-    kind = MODELS.module_dict.get(kind) if isinstance(kind, str) else kind
     # By its task inference_model chooses how to call a model.
-    classifies = isinstance(kind, type) and issubclass(kind, ImageClassifier)
+    classifies = issubclass(_kind(config), ImageClassifier)
     task = dict(Task='Image Classification', Dataset='', Metrics={})
     return Model(name=name, config=config, weights=weights, results=[task] if classifies else None)
+
+
+def _kind(config: Config) -> type:
+    """Returns the class of the model that a config configures; ``object`` if it is in no registry."""
+    kind = config.model.get('type')
+    kind = MODELS.module_dict.get(kind) if isinstance(kind, str) else kind
+    return kind if isinstance(kind, type) else object
 
 
 def accept_paths() -> None:
@@ -96,3 +112,37 @@ def accept_paths() -> None:
 
     get._takes_paths = True
     ModelHub.get = classmethod(get)
+    _extend_functions(mmpretrain_apis.get_model, mmpretrain_apis.inference_model)
+
+
+def _extend_functions(by_text: Callable, by_task: Callable) -> None:
+    """Replaces mmpretrain's ``get_model``, which takes paths as text alone, and ``inference_model``.
+
+    Args:
+        by_text: mmpretrain's ``get_model``.
+        by_task: mmpretrain's ``inference_model``, which has no inferencer for pre-training.
+    """
+
+    @functools.wraps(by_text)
+    def get_model(model: str | os.PathLike | Config, pretrained: str | os.PathLike | bool = False, *args, **kwargs):
+        return by_text(path_as_text(model), path_as_text(pretrained), *args, **kwargs)
+
+    @functools.wraps(by_task)
+    def inference_model(model: BaseModel | str | os.PathLike | Config, *args, **kwargs):
+        model = path_as_text(model)
+        if 'pretrained' in kwargs:
+            kwargs['pretrained'] = path_as_text(kwargs['pretrained'])
+        is_mae = isinstance(model, MAE) if isinstance(model, BaseModel) else _is_mae(model)
+        return (reconstruct_image if is_mae else by_task)(model, *args, **kwargs)
+
+    # Other modules of mmpretrain's hold the functions under the same names.
+    for name, module in list(sys.modules.items()):
+        if name.split('.')[0] == 'mmpretrain':
+            for old, new in ((by_text, get_model), (by_task, inference_model)):
+                if vars(module).get(old.__name__) is old:
+                    setattr(module, old.__name__, new)
+
+
+def _is_mae(model: str | Config) -> bool:
+    config = ModelHub.get(model).config
+    return issubclass(_kind(config), MAE)

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import mae_plugin  # noqa: F401  (extends mmpretrain's hub)
+import mmpretrain
 import numpy as np
 import pytest
 import torch
+from mae_plugin import reconstruct_image
 from mae_plugin.checkpoints.stored_config import parse_config, stored_config
 from mae_plugin.hub import accept_paths
 from mmengine.config import Config
 from mmpretrain import get_model, inference_model
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
 
 from .conftest import FINETUNE, PRETRAIN, ROOT, tiny_config
 
@@ -61,6 +64,53 @@ def test_a_run_classifies(run, image, name):
     model = get_model(str(run / name), pretrained=True)
     assert model._dataset_meta['classes'] == ['ant', 'bee', 'cat']
     assert model.backbone.embed_dims == 32
+
+
+def test_paths_are_taken_as_text_is(run, image):
+    """mmpretrain's ``get_model`` ended in an UnboundLocalError, and weights named by a path were left out."""
+    for place in (run, run / 'epoch_1.pth', run / 'config.py'):
+        model = get_model(place, pretrained=run / 'epoch_1.pth')
+        assert model._dataset_meta['classes'] == ['ant', 'bee', 'cat']
+        assert inference_model(place, image, pretrained=run / 'epoch_1.pth')['pred_class'] == 'bee'
+    assert inference_model(run, image)['pred_class'] == 'bee'
+    assert mmpretrain.apis.base.get_model is mmpretrain.apis.model.get_model is get_model
+    with pytest.raises(ValueError, match='did you mean'):
+        get_model(Path('mae_vit-mini-p8_1xb128-coslr-20e_64p'))
+
+
+@pytest.fixture(scope='module')
+def pretraining(tmp_path_factory) -> Path:
+    """A checkpoint of a pre-training run, which carries its config."""
+    cfg = Config(dict(model=tiny_config()))
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('pretraining') / 'epoch_1.pth'
+    meta = dict(cfg=cfg.pretty_text, epoch=1, iter=4)
+    torch.save(dict(meta=meta, state_dict=get_model(cfg).state_dict(), message_hub={}), path)
+    return path
+
+
+@pytest.mark.parametrize('kind', ['path', 'text', 'config', 'model', 'weights by path'])
+def test_a_pretraining_model_reconstructs(pretraining, image, kind):
+    """mmpretrain's ``inference_model`` had no inferencer for it."""
+    expected = reconstruct_image(str(pretraining), image, mask_ratio=0.5)
+    config, pretrained = Config(dict(model=tiny_config())), dict(pretrained=pretraining)
+    model, options = {
+        'path': (pretraining, {}),
+        'text': (str(pretraining), {}),
+        'config': (config, pretrained),
+        'model': (get_model(pretraining, pretrained=True), {}),
+        'weights by path': (MODELS.build(tiny_config()), pretrained),
+    }[kind]
+    result = inference_model(model, image, mask_ratio=0.5, **options)
+    assert result.loss == expected.loss
+    np.testing.assert_array_equal(result.reconstruction, expected.reconstruction)
+
+
+def test_other_models_keep_their_inferencers(image):
+    with pytest.raises(NotImplementedError, match='No available inferencer'):
+        inference_model('mocov3_resnet50_8xb512-amp-coslr-100e_in1k', image)
+    with pytest.raises(ValueError, match='there is no model'):
+        inference_model('no_such_model', image)
 
 
 def test_a_config_classifies(run, image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from math import ceil
 
@@ -14,6 +15,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ..checkpoints.finite_weights import check_finite_model
 from .images import ImageLike, ImageReader, as_list
+
+
+def path_as_text(value: object) -> object:
+    """Returns a ``pathlib.Path`` as text, which mmpretrain looks for, and anything else as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def check_device(device: str | torch.device) -> None:
@@ -54,13 +60,14 @@ class ImageInferencer(BaseInferencer):
 
     def __init__(
         self,
-        model: BaseModel | str | Config,
-        pretrained: bool | str = True,
+        model: BaseModel | str | os.PathLike | Config,
+        pretrained: bool | str | os.PathLike = True,
         device: str | torch.device | None = None,
         channel_order: str = 'bgr',
         **kwargs,
     ) -> None:
         self.channel_order = channel_order
+        model, pretrained = path_as_text(model), path_as_text(pretrained)
         if device is not None:
             check_device(device)
         if isinstance(model, BaseModel) and not hasattr(model, '_config'):

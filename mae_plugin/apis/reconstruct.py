@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -224,9 +225,9 @@ def _one_per_image(mask: Tensor | np.ndarray, images: int, length: int) -> Tenso
 
 
 def reconstruct_image(
-    model: BaseModel | str | Config,
+    model: BaseModel | str | os.PathLike | Config,
     image: ImageLike | Sequence[ImageLike],
-    pretrained: bool | str | None = None,
+    pretrained: bool | str | os.PathLike | None = None,
     mask_ratio: float | None = None,
     mask: Tensor | np.ndarray | None = None,
     seed: int | None = 0,
