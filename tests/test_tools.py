@@ -110,6 +110,14 @@ def test_evaluation(finetuned, imagenet, tmp_path):
     assert set(json.loads(out.read_text())) == {'accuracy/top1', 'accuracy/top5'}
 
 
+def test_evaluation_of_a_pretraining_checkpoint(pretrained, imagenet, tmp_path):
+    """An untrained head was evaluated, with success."""
+    arguments = [FINETUNE, pretrained / 'run' / 'epoch_2.pth', '--work-dir', tmp_path, '--data-root', imagenet]
+    done = run('tools/test.py', *arguments, '--cfg-options', *SMALL_TEST, fails=True)
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith('test.py: error: ') and 'epoch_2.pth lacks head.fc.weight, head.fc.bias, so' in sentence
+
+
 def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
     """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning would start from."""
     out = tmp_path / 'predictions.pkl'

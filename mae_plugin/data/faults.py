@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
@@ -13,6 +15,21 @@ from torch.utils.data import get_worker_info
 from .names import printable
 
 _FALSE_ALARM = 1e-6
+_counting = True
+
+
+@contextmanager
+def counting(on: bool) -> Iterator[None]:
+    """Makes :class:`SkippedImages` count images for a while, or not.
+
+    Several crops of one image are one image: where it is broken, all of its crops are.
+    """
+    global _counting
+    before, _counting = _counting, on
+    try:
+        yield
+    finally:
+        _counting = before
 
 
 def exceeds_share(skipped: int, asked: int, share: float) -> bool:
@@ -69,20 +86,22 @@ class SkippedImages:
         return int(self._skipped.sum())
 
     def count(self) -> None:
-        """Notes that an image is asked for."""
-        # By way of numpy, which is faster at one number.
-        self._asked.numpy()[self._slot()] += 1
+        """Notes that an image is asked for, unless :func:`counting` is off."""
+        if _counting:
+            # By way of numpy, which is faster at one number.
+            self._asked.numpy()[self._slot()] += 1
 
     def skip(self, path: str, reason: Exception) -> None:
-        """Notes that an image is skipped; one line in the log for each path.
+        """Notes that an image is skipped, unless :func:`counting` is off; logs one line for each path.
 
         Raises:
             RuntimeError: if too many are.
         """
-        self._skipped[self._slot()] += 1
+        if _counting:
+            self._skipped[self._slot()] += 1
         skipped, asked = self.skipped, self.asked
         path, reason = printable(path), printable(reason)
-        if asked >= self.at_least and exceeds_share(skipped, asked, self.max_share):
+        if _counting and asked >= self.at_least and exceeds_share(skipped, asked, self.max_share):
             raise RuntimeError(
                 f'{skipped} of {asked} images could not be read, more than the {self.max_share:.1%} that max_skipped '
                 f'allows; the last one: {path} ({reason})'

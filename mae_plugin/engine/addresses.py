@@ -14,6 +14,8 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset, Sampler
 
+from ..data.faults import counting
+
 
 def seed_at(*address: int | str) -> int:
     """The 64-bit seed that belongs to an address such as ``('sample', seed, epoch, index)``."""
@@ -77,7 +79,9 @@ class AddressedDataset(Dataset):
             return self.dataset[address]
         index, epoch, repeat, seed = address
         seed_generators(seed_at('sample', seed, epoch, index, repeat))
-        return self.dataset[index]
+        # A broken image is one broken image, however many crops of it are asked for.
+        with counting(repeat == 0):
+            return self.dataset[index]
 
 
 class ResumableSampler(Sampler):

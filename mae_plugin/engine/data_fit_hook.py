@@ -11,9 +11,10 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmpretrain.datasets import RandomResizedCrop
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..data import LoadCenterCrop, LoadRandomCrop
+from ..data.collate import CheckedCollate
 from ..models import functional as F
 from .class_names import class_names, indexed_images, layers, share_classes
 
@@ -33,7 +34,10 @@ class DataFitHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Hands the classes of training to the other splits."""
+        """Hands the classes of training to the other splits, and checks what data loaders put into batches."""
+        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+            if _is_built(loop):
+                _check_batches(loop.dataloader)
         if _is_built(runner._train_loop):
             train = runner.train_dataloader.dataset
             if classes := class_names(train):
@@ -76,6 +80,12 @@ class DataFitHook(Hook):
 
 def _is_built(loop: object) -> bool:
     return isinstance(loop, BaseLoop)
+
+
+def _check_batches(loader: object) -> None:
+    """Makes a data loader name the files of images that cannot be one batch."""
+    if isinstance(loader, DataLoader) and not isinstance(loader.collate_fn, CheckedCollate):
+        loader.collate_fn = CheckedCollate(loader.collate_fn)
 
 
 def _core(runner: Runner) -> nn.Module:

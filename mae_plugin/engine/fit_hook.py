@@ -7,12 +7,12 @@ import re
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
-from mmpretrain.models import VisionTransformer
+from mmpretrain.models import BaseClassifier, VisionTransformer
 from torch import nn
 
 from ..checkpoints.adapt import has_mmpretrain_names, renamed_for, with_mmpretrain_names
 from ..models import MAEViT
-from ..models.fit import check_fit, fit_encoder, stored_grid
+from ..models.fit import check_complete, check_fit, fit_encoder, stored_grid
 from .resume_from import what_is_missing
 
 
@@ -22,6 +22,8 @@ class WeightsFitHook(Hook):
     Looks at every module with ``init_cfg=dict(type='Pretrained', …)``, and at what ``load_from`` and resuming load.
     Lets mmpretrain's ``VisionTransformer`` take weights for another number of channels, or for a grid of patches that
     is not square, as :class:`MAEViT` does by itself. Renames weights of a foreign layout first.
+
+    A classifier may start from an encoder alone. It is evaluated with all of its weights or not at all.
     """
 
     # Other hooks, such as that of moving averages, take the weights as they stand after this one.
@@ -56,6 +58,8 @@ class WeightsFitHook(Hook):
         if renamed is not checkpoint:
             checkpoint['state_dict'] = renamed
         check_fit(_weights(checkpoint), model, source, exact=runner._resume)
+        if not isinstance(runner._train_loop, BaseLoop) and isinstance(model, BaseClassifier):
+            check_complete(_weights(checkpoint), model, source)
         if runner._resume and (fault := what_is_missing(checkpoint)):
             raise ValueError(
                 f'{source} {fault}, so there is nothing to resume; start from its weights with --cfg-options '

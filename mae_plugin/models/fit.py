@@ -64,6 +64,26 @@ def check_fit(
         )
 
 
+def check_complete(state_dict: Mapping[str, Tensor], model: nn.Module, source: str = 'the checkpoint') -> None:
+    """Refuses weights that lack a part of a model that is about to be evaluated.
+
+    Args:
+        state_dict: the weights.
+        model: what they are for.
+        source: what to call them.
+
+    Raises:
+        ValueError: naming the tensors that are missing.
+    """
+    missing = [key for key in model.state_dict() if key not in state_dict]
+    if missing:
+        names = ', '.join(missing[:4]) + (f' and {len(missing) - 4} more' if len(missing) > 4 else '')
+        raise ValueError(
+            f'{source} lacks {names}, so {type(model).__name__} would be evaluated with untrained weights; name a '
+            'checkpoint of its own training, such as one of fine-tuning, or None for the model as it is built'
+        )
+
+
 def check_numbers(state_dict: Mapping[str, Tensor], model: nn.Module, source: str = 'the checkpoint') -> None:
     """Refuses weights that torch would leave out or convert without an error, so that a model stays random or is wrong.
 

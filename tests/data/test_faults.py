@@ -14,12 +14,14 @@ import torch
 from mae_plugin import apis
 from mae_plugin.apis.features import save_features
 from mae_plugin.data import IndexedImages, LoadCenterCrop
+from mae_plugin.data import faults as faults_module
 from mae_plugin.data import files as files_module
 from mae_plugin.data.collate import CheckedCollate
 from mae_plugin.data.faults import SkippedImages, exceeds_share
 from mae_plugin.data.files import OpenFiles, read_file
 from mae_plugin.data.names import printable
 from mae_plugin.engine import launch
+from mae_plugin.engine.addresses import AddressedDataset, ResumableSampler
 from mae_plugin.engine.resumable import _with_addresses
 from mmpretrain.structures import DataSample
 
@@ -191,6 +193,49 @@ def test_a_share_that_is_allowed_never_ends_a_run(share):
 @pytest.mark.parametrize(('share', 'within'), [(0.2, 2000), (0.5, 150)])
 def test_a_share_that_is_too_large_ends_every_run(share, within):
     assert all(ended(share, within, seed) for seed in range(100))
+
+
+class Fails(torch.utils.data.Dataset):
+    """Images of which a share is broken; another one takes the place of each that is, as in mmengine's datasets."""
+
+    def __init__(self, share: float, number: int, seed: int) -> None:
+        self.broken = (torch.rand(number, generator=torch.Generator().manual_seed(seed)) < share).tolist()
+        self.skipped = SkippedImages(0.1)
+        self.wanted = []
+
+    def __len__(self) -> int:
+        return len(self.broken)
+
+    def __getitem__(self, index: int) -> int:
+        self.wanted.append(index)
+        self.skipped.count()
+        while self.broken[index]:
+            self.skipped.skip(f'{index}.jpg', ValueError('broken'))
+            index = np.random.randint(len(self))
+            self.skipped.count()
+        return index
+
+
+def ended_with_repeats(share: float, seed: int, monkeypatch: pytest.MonkeyPatch, repeats: int = 32) -> bool:
+    """Whether a run of 6,400 crops, 32 of each image in a row, ends because of broken images."""
+    monkeypatch.setattr(faults_module, 'print_log', lambda *args, **kwargs: None)
+    inner = Fails(share, 6400, seed)
+    dataset = AddressedDataset(inner)
+    try:
+        for address in ResumableSampler(dataset, seed, repeats=repeats):
+            dataset[address]
+    except RuntimeError:
+        return True
+    assert len(inner.wanted) == 6400 and len(set(inner.wanted)) == 6400 // repeats
+    # Images are counted, not crops: those wanted, and those that took the place of broken ones.
+    assert inner.skipped.asked == 6400 // repeats + inner.skipped.skipped
+    return False
+
+
+def test_crops_of_one_broken_image_count_as_one(monkeypatch):
+    """Broken images came in runs as long as ``repeats``, and ended these runs, in which fewer were broken than allowed."""
+    assert not any(ended_with_repeats(0.09, seed, monkeypatch) for seed in (4, 7, 8))
+    assert ended_with_repeats(0.5, 0, monkeypatch)
 
 
 def test_the_limits_of_shares():

@@ -345,6 +345,32 @@ def test_size_of_the_crops(tmp_path, make, said):
     assert any(line.startswith(text) for line in said)
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_images_that_cannot_be_one_batch(tmp_path, make, split, workers):
+    """mmengine's own loops for evaluation ended in torch's words, without the files."""
+    prefix = as_folder(tmp_path, split, 'ab')
+    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(tmp_path / split / 'a' / 'a1.png')
+    pipeline = [dict(type='LoadCenterCrop', scale=32, color_type='unchanged'), dict(type='PackInputs')]
+    runner = make(
+        **{split: dict(prefix, pipeline=pipeline)},
+        **{f'{split}_dataloader.num_workers': workers},
+    )
+    said = r'a0\.png has the shape \(3, 32, 32\) .*, \S*a1\.png has the shape \(4, 32, 32\)'
+    with pytest.raises(ValueError, match=said):
+        getattr(runner, split)()
+
+
+def test_images_that_cannot_be_one_batch_while_training(tmp_path, make):
+    """mmengine's own loop for training names the files too."""
+    prefix = as_folder(tmp_path, 'train', 'ab')
+    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(tmp_path / 'train' / 'a' / 'a1.png')
+    pipeline = [dict(type='LoadRandomCrop', scale=32, color_type='unchanged'), dict(type='PackInputs')]
+    loop = {'train_cfg.type': 'EpochBasedTrainLoop', 'train_dataloader.batch_size': 8}
+    with pytest.raises(ValueError, match=r'has the shape \([34], 32, 32\) .* has the shape \([34], 32, 32\)'):
+        make(dict(prefix, pipeline=pipeline), **loop).train()
+
+
 def test_models_keep_the_names_of_training(tmp_path, make):
     """``get_model`` and what inferencers answer with do not depend on a validation folder."""
     runner = make(as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'ac'))

@@ -91,3 +91,30 @@ def test_vision_transformer_takes_other_channels_and_rectangles(build_tiny, tmp_
     runner._resume = True
     with pytest.raises(ValueError, match='another shape'):
         hook.after_load_checkpoint(runner, torch.load(path, weights_only=True))
+
+
+def evaluated(model: torch.nn.Module, checkpoint: dict, trains: bool = False) -> None:
+    """Looks at a checkpoint as a Runner does that evaluates a model, or trains it."""
+    loop = type('Loop', (BaseLoop,), dict(run=None))(None, None) if trains else None
+    runner = SimpleNamespace(model=model, _load_from='pre.pth', _resume=False, _train_loop=loop)
+    WeightsFitHook().after_load_checkpoint(runner, checkpoint)
+
+
+def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
+    """An accuracy of an untrained head was reported."""
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    backbone = dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=8)
+    head = dict(type='LinearClsHead', in_channels=32, num_classes=3)
+    neck = dict(type='ClsBatchNormNeck', input_features=32)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head))
+    pretrained = build_tiny()
+    own = dict(state_dict=model.state_dict(), meta={})
+    encoder = dict(state_dict=pretrained.state_dict(), meta={})
+    sentence = r'pre\.pth lacks neck\.bn\.running_mean, neck\.bn\.running_var, .*, head\.fc\.weight and 1 more, so Image'
+    with pytest.raises(ValueError, match=sentence):
+        evaluated(model, encoder)
+    # It may start from the encoder, and what is not a classifier is probed by its encoder alone.
+    evaluated(model, encoder, trains=True)
+    evaluated(model, own)
+    backbone_alone = {key: value for key, value in encoder['state_dict'].items() if key.startswith('backbone.')}
+    evaluated(pretrained, dict(state_dict=backbone_alone, meta={}))
