@@ -44,6 +44,8 @@ def read_bands(data: bytes, page: Page = None) -> np.ndarray:
         pixels = read_deep_heif(data, page) if is_heif(data) else None
         if pixels is None:
             pixels = _with_palette_colors(open_image(data, page))
+    if pixels.dtype.kind == 'c':
+        raise ValueError(f'its pixels are {pixels.dtype}; store real and imaginary part, or the amplitude, as bands')
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in 'biuf':
         raise ValueError(f'an array of shape {pixels.shape} and type {pixels.dtype} is no image (H, W, C)')
     # torch knows the machine's own order of bytes alone.

@@ -174,7 +174,7 @@ def _bands(page: TiffPage, data: bytes) -> np.ndarray:
 def _all_bands(pages: list[TiffPage], data: bytes) -> np.ndarray:
     first = pages[0]
     if any((page.shape, page.dtype) != (first.shape, first.dtype) for page in pages):
-        raise ValueError("page='all' needs pages of one size and number type")
+        raise ValueError("page='all' needs pages of one size and number type; page=0 takes the first alone")
     check_size(first.imagelength, first.imagewidth, first.samplesperpixel * len(pages), first.dtype.itemsize)
     return np.concatenate([_bands(page, data) for page in pages], axis=-1)
 
@@ -229,22 +229,24 @@ def _are_channels(file: TiffFile, images: int) -> bool:
     return axes <= set('CYXS') and series.size == images * file.pages[0].size
 
 
+def _unread(form: str) -> UnreadTiffError:
+    return UnreadTiffError(f'TIFF with {form} is not supported; convert it to plain TIFF or to .npy')
+
+
 def _check_form(page: TiffPage) -> None:
     if page.dtype is None or 0 in page.shaped:
         sizes = f'{page.imagewidth} x {page.imagelength} x {page.samplesperpixel}'
-        raise UnreadTiffError(f'TIFF with {sizes} samples of {page.bitspersample} bits is not supported')
+        raise _unread(f'{sizes} samples of {page.bitspersample} bits')
     if page.imagedepth != 1:
-        raise UnreadTiffError(f'TIFF with volumes of {page.imagedepth} layers is not supported')
+        raise _unread(f'volumes of {page.imagedepth} layers')
     if page.compression not in _COMPRESSIONS:
-        raise UnreadTiffError(f'TIFF with compression {int(page.compression)} is not supported')
+        raise _unread(f'compression {int(page.compression)}')
     if page.is_subsampled and (not is_jpeg(page) or page.planarconfig != 1):
-        raise UnreadTiffError(
-            f'TIFF with subsampled colors and {_COMPRESSIONS[page.compression]} compression is not supported'
-        )
+        raise _unread(f'subsampled colors and {_COMPRESSIONS[page.compression]} compression')
     if page.bitspersample == 24 and page.dtype.kind == 'f' and page.predictor == 3:
-        raise UnreadTiffError('TIFF with floating-point numbers of 24 bits and a predictor is not supported')
+        raise _unread('floating-point numbers of 24 bits and a predictor')
     if page.photometric == YCBCR and page.dtype != np.uint8:
-        raise UnreadTiffError(f'TIFF with YCbCr colors of {page.bitspersample} bits is not supported')
+        raise _unread(f'YCbCr colors of {page.bitspersample} bits')
 
 
 def _check_segments(page: TiffPage, file_size: int) -> None:

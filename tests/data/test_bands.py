@@ -107,7 +107,7 @@ def test_grayscale():
 def test_what_is_no_image():
     for data, said in (
         (npy(np.zeros((2, 3, 4, 5))), r'shape \(2, 3, 4, 5\)'),
-        (npy(np.zeros((3, 4), complex)), 'complex128 is no image'),
+        (npy(np.zeros((3, 4), complex)), 'complex128; store real and imaginary part'),
         (npy(np.zeros((4, 4)))[:-8], 'Failed to read all data|EOF|cannot reshape'),
         (
             tiff(np.zeros((2, 3, 5, 6), np.uint8), photometric='minisblack', metadata=dict(axes='TZYX')),

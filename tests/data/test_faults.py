@@ -233,7 +233,7 @@ def ended_with_repeats(share: float, seed: int, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_crops_of_one_broken_image_count_as_one(monkeypatch):
-    """Broken images came in runs as long as ``repeats``, and ended these runs, in which fewer were broken than allowed."""
+    """Broken images came in runs as long as ``repeats``, and ended runs in which fewer were broken than allowed."""
     assert not any(ended_with_repeats(0.09, seed, monkeypatch) for seed in (4, 7, 8))
     assert ended_with_repeats(0.5, 0, monkeypatch)
 

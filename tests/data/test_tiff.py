@@ -392,9 +392,12 @@ def test_files_that_end_early_are_refused():
 
 def test_forms_that_are_not_read_are_named():
     for tags, said in (
-        (basic_tags(4, 4, [8], 1, 34676), 'compression 34676 is not supported'),
+        (basic_tags(4, 4, [8], 1, 34676), 'compression 34676 is not supported; convert it to plain TIFF or to .npy'),
         ({**basic_tags(4, 4, [8] * 3, 6), 530: (SHORT, [2, 2])}, 'subsampled colors and no compression'),
-        ({**basic_tags(4, 4, [64], 1), 339: (SHORT, [6])}, 'complex64 is no image'),
+        (
+            {**basic_tags(4, 4, [64], 1), 339: (SHORT, [6])},
+            'complex64; store real and imaginary part, or the amplitude, as bands',
+        ),
         ({**basic_tags(4, 4, [24], 1, 8), 339: (SHORT, [3]), 317: (SHORT, [3])}, '24 bits and a predictor'),
     ):
         with pytest.raises(ValueError, match=said):

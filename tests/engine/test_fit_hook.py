@@ -110,7 +110,7 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     pretrained = build_tiny()
     own = dict(state_dict=model.state_dict(), meta={})
     encoder = dict(state_dict=pretrained.state_dict(), meta={})
-    sentence = r'pre\.pth lacks neck\.bn\.running_mean, neck\.bn\.running_var, .*, head\.fc\.weight and 1 more, so Image'
+    sentence = r'pre\.pth lacks neck\.bn\.running_mean, .*, head\.fc\.weight and 1 more, so ImageClassifier'
     with pytest.raises(ValueError, match=sentence):
         evaluated(model, encoder)
     # It may start from the encoder, and what is not a classifier is probed by its encoder alone.
