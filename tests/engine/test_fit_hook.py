@@ -110,7 +110,7 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     pretrained = build_tiny()
     own = dict(state_dict=model.state_dict(), meta={})
     encoder = dict(state_dict=pretrained.state_dict(), meta={})
-    sentence = r'pre\.pth lacks neck\.bn\.running_mean, .*, head\.fc\.weight and 1 more, so ImageClassifier'
+    sentence = r'pre\.pth lacks head\.fc\.weight, head\.fc\.bias, so ImageClassifier would be evaluated with untrained'
     with pytest.raises(ValueError, match=sentence):
         evaluated(model, encoder)
     # It may start from the encoder, and what is not a classifier is probed by its encoder alone.
@@ -118,3 +118,6 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     evaluated(model, own)
     backbone_alone = {key: value for key, value in encoder['state_dict'].items() if key.startswith('backbone.')}
     evaluated(pretrained, dict(state_dict=backbone_alone, meta={}))
+    # A linear probe may be folded into its linear layer.
+    folded = {key: value for key, value in own['state_dict'].items() if not key.startswith('neck.')}
+    evaluated(model, dict(state_dict=folded, meta={}))
