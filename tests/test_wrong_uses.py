@@ -1,5 +1,6 @@
 """The tools used wrongly: every end is one sentence that names what is wrong, and none is bare Python."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mmengine.config import Config
 from mmpretrain import get_model
 
 from .conftest import ROOT, write_jpegs
+from .processes import FORK
 from .test_tools import error_of
 
 NAME = 'mae_vit-mini-p8_1xb128-coslr-20e_64px'
@@ -36,6 +38,7 @@ def place(tmp_path_factory) -> Path:
 
 
 TRAIN = ['train', NAME, '--data-root', '{data}', '--work-dir', '{new}']
+TEST = ['test', 'vit-mini-p8_gray-64px', 'None', '--data-root', '{data}', '--work-dir', '{new}']
 LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
 
 
@@ -65,6 +68,13 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
         ([*TRAIN, '--cfg-options', 'model.backbone=5'], 'model.backbone=5 must be a dict of settings with a type'),
         ([*TRAIN, '--cfg-options', 'custom_hooks.3.minutes=5'], 'must be a list of hooks'),
         ([*TRAIN, '--cfg-options', 'custom_imports.imports=[no_such_module]'], 'no_such_module'),
+        ([*TEST, '--out', '{root}/file/p.pkl'], '{root}/file/p.pkl cannot be written (it is a file); name another'),
+        ([*TEST, '--out', '{root}', '--out-item', 'metrics'], '{root} cannot be written (it is a folder)'),
+        ([*TEST, '--out', '/proc/x/m.json', '--out-item', 'metrics'], '/proc/x/m.json cannot be written (No such'),
+        ([*TEST, '--show-dir', '{root}/file'], 'the folder {root}/file cannot be used (it is a file); name another'),
+        (['reconstruct', *LOOK, '{root}/file'], 'the folder {root}/file cannot be used (it is a file); name another'),
+        (['extract_features', *LOOK, '{root}/file/f.npz'], 'the folder {root}/file cannot be used'),
+        (['prepare_dataset', '{data}', '{root}/file'], 'the folder {root}/file cannot be used'),
         (['test', NAME, '{run}/epoch_1.pth'], 'has no test_dataloader and test_evaluator'),
         (['reconstruct', *LOOK, '{new}', '--device', 'tpu9'], 'device tpu9 is unknown'),
         (['reconstruct', *LOOK, '{new}', '--device', 'cuda:99'], 'device cuda:99 asks for a GPU, but this machine has'),
@@ -99,3 +109,43 @@ def test_every_end_is_a_sentence(capfd, place, tmp_path, arguments, message):
     assert said.startswith(f'{tool}.py: error: ')
     assert message.format(**names) in said
     assert not any(word in said for word in ('Traceback', 'TypeError', 'AttributeError', 'Errno'))
+
+
+def drop_capabilities() -> None:
+    """Takes from root what lets it write where modes of files forbid it."""
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, none) == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([*TRAIN[:-1], '{locked}'], 'the work dir {locked} cannot be used (it may not be written); name another'),
+        ([*TRAIN[:-1], '{locked}/run'], 'the work dir {locked}/run cannot be used (Permission denied); name another'),
+        ([*TEST, '--out', '{locked}/p.pkl'], '{locked}/p.pkl cannot be written (it may not be written); name another'),
+        (['prepare_dataset', '{data}', '{locked}'], 'the folder {locked} cannot be used (it may not be written)'),
+        (['prepare_dataset', '{data}', '{locked}/x'], 'the folder {locked}/x cannot be used (Permission denied)'),
+        (['reconstruct', *LOOK, '{locked}'], 'the folder {locked} cannot be used (it may not be written)'),
+        (['extract_features', *LOOK, '{locked}/f.npz'], 'the folder {locked} cannot be used (it may not be written)'),
+        (['convert_checkpoint', '{run}/epoch_1.pth', '{locked}/c.pth', '--to', 'mae'], 'the folder {locked} cannot be'),
+    ],
+)
+def test_a_place_that_may_not_be_written(capfd, place, tmp_path, arguments, message):
+    """Some tools noticed only when the work was done."""
+    locked = tmp_path / 'locked'
+    locked.mkdir(mode=0o555)
+    names = dict(data=place / 'data', run=place / 'run', new=tmp_path / 'new', locked=locked)
+    tool, *arguments = [argument.format(**names) for argument in arguments]
+    results = FORK.SimpleQueue()
+
+    def use() -> None:
+        drop_capabilities()
+        results.put(error_of(capfd, f'tools/{tool}.py', *arguments))
+
+    process = FORK.Process(target=use)
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0
+    said = results.get()
+    assert said.startswith(f'{tool}.py: error: ') and message.format(**names) in said
+    assert 'traceback' not in said and not any(locked.iterdir())

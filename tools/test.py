@@ -10,6 +10,7 @@ from copy import deepcopy
 import early_signals  # noqa: F401
 
 # isort: split
+from mae_plugin.checkpoints.files import check_folder, check_output
 from mae_plugin.engine.arguments import Parser, add_common_arguments, positive
 from mae_plugin.engine.errors import SetupErrors
 from mae_plugin.engine.launch import check_checkpoint, check_data, load_config
@@ -76,6 +77,11 @@ def main() -> None:
         if args.tta:
             add_test_time_augmentation(cfg)
 
+        # Before the evaluation, which may take hours.
+        if args.out:
+            check_output(args.out, 'another with --out FILE')
+        if args.show_dir:
+            check_folder(args.show_dir, 'another with --show-dir FOLDER')
         check_data(cfg, 'test_dataloader')
         check_checkpoint(cfg.load_from, 'to evaluate')
 

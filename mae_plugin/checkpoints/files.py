@@ -47,6 +47,42 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         file.write(content)
 
 
+def why_not_writable(folder: str | Path) -> str | None:
+    """Makes a folder; returns why no file can be written in it, or None."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        return 'it is a file'
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        return error.strerror
+    return None if os.access(folder, os.W_OK | os.X_OK) else 'it may not be written'
+
+
+def check_folder(folder: str | Path, option: str = 'another folder') -> None:
+    """Makes a folder before the work whose results it is to hold.
+
+    Raises:
+        ValueError: if it cannot be made or written; the sentence offers ``option``.
+    """
+    if reason := why_not_writable(folder):
+        raise ValueError(f'the folder {folder} cannot be used ({reason}); name {option}')
+
+
+def check_output(path: str | Path, option: str = 'another place') -> None:
+    """Makes the folder of a file before the work whose result the file is to hold.
+
+    Raises:
+        ValueError: if the file cannot be written; the sentence offers ``option``.
+    """
+    reason = why_not_writable(os.path.dirname(path) or '.')
+    if reason is None and os.path.isdir(path):
+        reason = 'it is a folder'
+    if reason is None and os.path.exists(path) and not os.access(path, os.W_OK):
+        reason = 'the file there may not be written'
+    if reason:
+        raise ValueError(f'{path} cannot be written ({reason}); name {option}')
+
+
 def _create_temporary(path: Path) -> tuple[Path, int]:
     """Creates a file of a new name beside ``path`` and locks it, which tells that its writer is alive."""
     while True:

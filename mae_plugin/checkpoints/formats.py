@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .files import check_folder
+
 HF_CONFIG = 'config.json'
 """Where the metadata of weights from a Hugging Face folder hold its config."""
 
@@ -108,7 +110,9 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
 
 
 def check_free(places: list[Path], force: bool) -> None:
-    """Raises ValueError if there is something at one of the places and ``force`` is not set."""
+    """Raises ValueError if something is at one of the places and ``force`` is not set, or none can be written there."""
+    for folder in {place.parent for place in places}:
+        check_folder(folder)
     for place in places:
         if place.exists() and not force:
             raise ValueError(f'{place} is there already; name another place, or overwrite it with --force')

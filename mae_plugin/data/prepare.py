@@ -20,7 +20,7 @@ import simplejpeg
 from mmengine.logging import print_log
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..checkpoints.files import unfinished, write_atomically
+from ..checkpoints.files import check_folder, unfinished, write_atomically
 from ..utils.locks import FileLock, LockedError
 from ..utils.pools import process_pool
 from .contents import open_source
@@ -113,7 +113,7 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     """
     target = Path(target)
     _check_new(target)
-    target.mkdir(parents=True, exist_ok=True)
+    check_folder(target)
     lock = FileLock(target / _LOCK)
     try:
         lock.acquire()

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..checkpoints.finite_weights import check_finite_checkpoint
+from .collect import collect_without_disk
 from .console import build_quiet_runner, log_files
 from .preflight import describe_run, preflight
 
@@ -58,6 +59,10 @@ class SetupErrors(Hook):
         self._runner = runner
         preflight(runner)
         return runner
+
+    def before_run(self, runner: Runner) -> None:
+        """Lets the metrics of any config, ours or not, collect their results without the disk."""
+        collect_without_disk(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Says on what is trained and where the log lies; errors are those of the work from here on."""

@@ -16,6 +16,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..apis import find_images
 from ..checkpoints import trust_checkpoints
+from ..checkpoints.files import why_not_writable
 from ..checkpoints.formats import weights_of
 from ..checkpoints.loading import read_checkpoint
 from ..utils.parents import end_with_launcher
@@ -82,13 +83,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def _make_work_dir(work_dir: str) -> None:
     """Makes the work dir; ValueError if it cannot be made or written."""
-    try:
-        os.makedirs(work_dir, exist_ok=True)
-        writable = os.access(work_dir, os.W_OK | os.X_OK)
-        reason = 'it may not be written'
-    except OSError as error:
-        writable, reason = False, error.strerror
-    if not writable:
+    if reason := why_not_writable(work_dir):
         raise ValueError(f'the work dir {work_dir} cannot be used ({reason}); name another with --work-dir FOLDER')
 
 

@@ -9,6 +9,8 @@ import torch
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 
+from .collect import collect_without_disk
+
 
 class LeanRuntimeInfoHook(RuntimeInfoHook):
     """mmengine's RuntimeInfoHook, with the same scalars in the log, in the checkpoint and in the message hub.
@@ -76,8 +78,9 @@ class LenientLoggerHook(LoggerHook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Lets the visualizer's backends fail without ending the run."""
+        """Lets the visualizer's backends fail without ending the run, and metrics do without the disk."""
         super().before_run(runner)
+        collect_without_disk(runner)
         for backend in runner.visualizer._vis_backends.values():
             for name in _WRITES:
                 if write := getattr(backend, name, None):

@@ -63,9 +63,10 @@ def tensor(elements: int, size: list[int], stride: list[int], offset: int = 0, *
 
 
 def write(path: Path, pickled: bytes, *storages: bytes, **records: bytes) -> None:
-    """Writes a file as ``torch.save`` would, with a pickle of one's own."""
+    """Writes a file as ``torch.save`` would, which torch reads as well, with a pickle of one's own."""
     with zipfile.ZipFile(path, 'w') as file:
         file.writestr('archive/data.pkl', b'\x80\x02' + pickled + b'.')
+        file.writestr('archive/version', b'3\n')
         for key, content in enumerate(storages):
             file.writestr(f'archive/data/{key}', content)
         for record, content in records.items():
@@ -82,13 +83,30 @@ def new_buffer(**state: bytes) -> bytes:
 
 
 def array(dtype: bytes, content: bytes = BYTES, shape: tuple[int, ...] = (1,)) -> bytes:
-    start = call('numpy.core.multiarray _reconstruct', name('numpy ndarray'), items(b't', number(0)), BYTES)
+    code = call('_codecs encode', text('b'), text('latin1'))
+    start = call('numpy.core.multiarray _reconstruct', name('numpy ndarray'), items(b't', number(0)), code)
     return start + items(b't', number(1), items(b't', *map(number, shape)), dtype, b'\x89', content) + b'b'
 
 
 def dtype(kind: str, *state: bytes) -> bytes:
     order = (number(3), text('<'), b'N', b'N', b'N', number(-1), number(-1), number(0))
     return call('numpy dtype', text(kind), b'\x89', b'\x88') + items(b't', *(state or order)) + b'b'
+
+
+def statistics(function: bytes) -> bytes:
+    """A HistoryBuffer that brings a statistic, which mmengine would add to those of its class."""
+    rows = dict(_log_history=array(dtype('f8')), _count_history=array(dtype('f8')), max_length=number(1))
+    return new_buffer(**rows, statistics_methods=items(b'd', text('evil'), function))
+
+
+# numpy's description of 2 ** 20 numbers at an address.
+MEMORY = items(
+    b'd',
+    *(text('data'), items(b't', number(4096), b'\x89')),
+    *(text('shape'), items(b't', number(2**20))),
+    *(text('typestr'), text('<f8')),
+    *(text('version'), number(3)),
+)
 
 
 def class_attributes(kind: str) -> bytes:
@@ -102,15 +120,10 @@ def class_attributes(kind: str) -> bytes:
 ATTACKS = {
     'replace HistoryBuffer.mean': class_attributes(HISTORY_BUFFER),
     'plant an attribute on Tensor': class_attributes('torch Tensor'),
-    'add to the statistics of all buffers': new_buffer(
-        _log_history=items(b'l'),
-        _count_history=items(b'l'),
-        max_length=number(1),
-        statistics_methods=items(b'd', text('evil'), name('os system')),
-    ),
+    'add to the statistics of all buffers': statistics(name('os system')),
     'read memory at an address': call(
         HISTORY_BUFFER,
-        items(b'l', namespace(__array_interface__=items(b'd', text('data'), items(b't', number(4096), b'\x89')))),
+        items(b'l', namespace(__array_interface__=MEMORY)),
         items(b'l', number(1)),
     ),
     'a layout that is a function': call('torch.serialization _get_layout', text('exec')),

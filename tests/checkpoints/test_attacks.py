@@ -11,7 +11,21 @@ from mae_plugin.checkpoints.loading import load_from_local
 from mae_plugin.checkpoints.torch_files import read_torch_file
 from mmengine.logging import HistoryBuffer
 
-from .crafted import ATTACKS, BYTES, array, dtype, items, namespace, new_buffer, number, tensor, text, write
+from .crafted import (
+    ATTACKS,
+    BYTES,
+    CURRENT,
+    array,
+    dtype,
+    items,
+    namespace,
+    new_buffer,
+    number,
+    statistics,
+    tensor,
+    text,
+    write,
+)  # fmt: skip
 from .fuzz import process
 
 
@@ -39,6 +53,20 @@ def test_what_surrounds_the_attacks_loads(tmp_path):
     weights, numbers, history, arguments = read_torch_file(tmp_path / 'c.pth')['x']
     assert weights.tolist() == [1, 1] and numbers.tobytes() == b'x' * 8
     assert history.keys() == {'log_history', 'count_history', 'max_length'} and arguments == dict(lr=3)
+
+
+def test_statistics_of_a_buffer_are_left_out(tmp_path):
+    """An entry ``evil`` stayed in the process, among the statistics of all buffers."""
+    write(tmp_path / 'c.pth', items(b'd', text('x'), statistics(CURRENT)))
+    before = process()
+    assert read_torch_file(tmp_path / 'c.pth')['x'].keys() == {'log_history', 'count_history', 'max_length'}
+    assert process() == before
+
+
+def test_torch_opens_what_is_written_here(tmp_path):
+    """Otherwise a reader could refuse the attacks for the form of their file."""
+    write(tmp_path / 'c.pth', items(b'd', text('x'), tensor(2, [2], [1])), b'\x00\x00\x80?' * 2)
+    assert torch.load(tmp_path / 'c.pth', weights_only=True)['x'].tolist() == [1, 1]
 
 
 def test_bytes_that_are_no_bool(tmp_path):

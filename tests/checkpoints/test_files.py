@@ -1,15 +1,15 @@
 """Files that several processes write and read at once, and what killed processes leave behind."""
 
 import fcntl
-import multiprocessing
 import os
 import signal
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from mae_plugin.checkpoints.files import unfinished, write_atomically
 
-FORK = multiprocessing.get_context('fork')
+from ..processes import FORK, holding
 
 
 def run_all(*functions) -> list[int]:
@@ -44,21 +44,16 @@ def test_readers_never_see_a_torn_file(tmp_path):
 @pytest.fixture
 def writer(tmp_path):
     """A process that is in the middle of writing ``epoch_1.pth``, and its temporary file."""
-    ready = FORK.Event()
 
-    def write() -> None:
+    @contextmanager
+    def write() -> Iterator[None]:
         with unfinished(tmp_path / 'epoch_1.pth') as part:
             part.write_bytes(b'half')
-            ready.set()
-            time.sleep(60)
+            yield
 
-    process = FORK.Process(target=write)
-    process.start()
-    assert ready.wait(30)
-    (part,) = tmp_path.glob('*.part')
-    yield process, part
-    process.kill()
-    process.join()
+    with holding(write) as process:
+        (part,) = tmp_path.glob('*.part')
+        yield process, part
 
 
 def test_what_a_killed_process_left_is_removed(writer, tmp_path):

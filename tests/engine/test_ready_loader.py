@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, We
 
 from ..conftest import tiny_config
 from .test_data_fit_hook import as_folder
-from .test_resumable import Losses, assert_identical, images  # noqa: F401  (a fixture)
+from .test_resumable import assert_identical, images, losses_of  # noqa: F401  (a fixture)
 
 PIPELINE = [dict(type='LoadRandomCrop', scale=32), dict(type='PackInputs')]
 TRAIN_CFGS = [dict(type='ResumableEpochLoop', max_epochs=2), dict(type='ResumableIterLoop', max_iters=10)]
@@ -49,14 +49,7 @@ def train(loader, work_dir, train_cfg, stop_after=None, **changes):
         experiment_name=uuid.uuid4().hex,
         **changes,
     )
-    losses = Losses(stop_after)
-    runner.register_hook(losses)
-    if stop_after is None:
-        runner.train()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            runner.train()
-    return losses.of_step, runner
+    return losses_of(runner, stop_after), runner
 
 
 @pytest.mark.parametrize('train_cfg', TRAIN_CFGS)

@@ -35,6 +35,18 @@ class Losses(Hook):
             raise KeyboardInterrupt
 
 
+def losses_of(runner, stop_after=None) -> dict[int, float]:
+    """Trains, until a step if ``stop_after`` is given; returns the losses by step."""
+    losses = Losses(stop_after)
+    runner.register_hook(losses)
+    if stop_after is None:
+        runner.train()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            runner.train()
+    return losses.of_step
+
+
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp('images')
@@ -62,17 +74,11 @@ def train(images, work_dir, *, by_epoch=True, workers=0, interval=3, stop_after=
     cfg.merge_from_dict({'param_scheduler.warmup': 1, 'auto_scale_lr.enable': False})
     cfg.merge_from_dict(changes)
     runner = Runner.from_cfg(cfg)
-    losses = Losses(stop_after)
-    runner.register_hook(losses)
-    if stop_after is None:
-        runner.train()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            runner.train()
+    losses = losses_of(runner, stop_after)
     # torch takes five seconds for each that it ends itself when a data loader is collected.
     for worker in multiprocessing.active_children():
         worker.terminate()
-    return losses.of_step, runner.model.state_dict()
+    return losses, runner.model.state_dict()
 
 
 def assert_identical(one, other):

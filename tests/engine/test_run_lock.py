@@ -1,9 +1,7 @@
 """Two runs in one work dir: the second one is refused, whoever starts it."""
 
-import multiprocessing
 import os
 import socket
-import time
 
 import pytest
 from mae_plugin.engine import run_lock
@@ -11,27 +9,15 @@ from mae_plugin.engine.run_lock import RunLockHook, lock_early, lock_work_dir, u
 from mmengine.config import Config
 
 from ..conftest import ROOT
+from ..processes import FORK, holding
 from .test_resumable import images, train  # noqa: F401  (a fixture)
-
-FORK = multiprocessing.get_context('fork')
 
 
 @pytest.fixture
 def other_run(tmp_path):
     """A process that has the lock of ``tmp_path``."""
-    ready = FORK.Event()
-
-    def hold() -> None:
-        lock_work_dir(tmp_path)
-        ready.set()
-        time.sleep(300)
-
-    process = FORK.Process(target=hold)
-    process.start()
-    assert ready.wait(60)
-    yield process
-    process.kill()
-    process.join()
+    with holding(lambda: lock_work_dir(tmp_path)) as process:
+        yield process
 
 
 def test_a_second_run_is_refused(images, tmp_path, other_run):  # noqa: F811

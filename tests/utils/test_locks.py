@@ -1,6 +1,5 @@
 """Locks that end with their process, and say who holds them."""
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -10,30 +9,23 @@ import pytest
 from mae_plugin.utils import locks
 from mae_plugin.utils.locks import FileLock, LockedError, waiting_lock
 
-FORK = multiprocessing.get_context('fork')
+from ..processes import holding
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds ``tmp_path/lock`` and has a child of its own, forked while it held it."""
-    ready = FORK.Event()
 
-    def hold() -> None:
+    def take() -> None:
         FileLock(tmp_path / 'lock').acquire()
         child = os.fork()
         if child == 0:
             time.sleep(60)
             os._exit(0)
         (tmp_path / 'child').write_text(str(child))
-        ready.set()
-        time.sleep(60)
 
-    process = FORK.Process(target=hold)
-    process.start()
-    assert ready.wait(30)
-    yield process
-    process.kill()
-    process.join()
+    with holding(take) as process:
+        yield process
     os.kill(int((tmp_path / 'child').read_text()), signal.SIGKILL)
 
 
