@@ -108,12 +108,12 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
 
     Raises:
         FileNotFoundError: if there is no image in the source.
-        ValueError: if the target holds anything else, or the source has changed since.
+        ValueError: if the target holds anything else or cannot be written, or the source has changed since.
         RuntimeError: if the system killed a worker.
     """
     target = Path(target)
-    _check_new(target)
     check_folder(target)
+    _check_new(target)
     lock = FileLock(target / _LOCK)
     try:
         lock.acquire()
