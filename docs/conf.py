@@ -1,4 +1,6 @@
-"""Configuration of the documentation site: the pages of this folder and an API reference from the docstrings."""
+"""Configuration of the documentation site: the pages of this folder and an API reference from the
+docstrings.
+"""
 
 import re
 import sys
@@ -25,7 +27,8 @@ exclude_patterns = ['_build', 'results']
 html_theme = 'furo'
 html_title = f'mae_plugin {version}'
 
-# sphinx.ext.apidoc writes one page per room to docs/api/ at each build, so a new module needs no entry here.
+# sphinx.ext.apidoc writes one page per room to docs/api/ at each build, so a new module needs no
+# entry here.
 apidoc_modules = [
     {
         'path': '../mae_plugin',
@@ -46,7 +49,11 @@ napoleon_use_ivar = True
 myst_heading_anchors = 4
 
 # Files at the root of the repository that are pages of the site.
-ROOT_PAGES = {'README.md': 'index.md', 'CHANGELOG.md': 'changelog.md', 'CONTRIBUTING.md': 'contributing.md'}
+ROOT_PAGES = {
+    'README.md': 'index.md',
+    'CHANGELOG.md': 'changelog.md',
+    'CONTRIBUTING.md': 'contributing.md',
+}
 # Roles may name objects of these packages, which the site does not document.
 OTHER_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy', 'PIL', 'concurrent')
 LINK = re.compile(r'\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)')
@@ -54,7 +61,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 def link_within_site(match: re.Match[str]) -> str:
-    """Returns a Markdown link as the site needs it; a link to a file outside docs/ becomes plain text."""
+    """Returns a Markdown link as the site needs it; a link to a file outside docs/ becomes plain
+    text.
+    """
     text, path, heading = match.group(1), PurePosixPath(match.group(2)), match.group(3) or ''
     if path.name in ROOT_PAGES and path.parts[0] != 'docs':
         return f'[{text}]({ROOT_PAGES[path.name]}{heading})'
@@ -81,8 +90,8 @@ def resolve_short_name(
 ) -> nodes.Element | None:
     """Resolves a role such as ``:class:`MAEViT``` to the one object of that name in any module.
 
-    Warns about a role that names no object of this package and none of ``OTHER_PACKAGES``. Annotations in signatures
-    are cross-references too, but no roles, and are left as they are.
+    Warns about a role that names no object of this package and none of ``OTHER_PACKAGES``.
+    Annotations in signatures are cross-references too, but no roles, and are left as they are.
     """
     # autodoc's own roles, in the lists of base classes, name their domain.
     written_by_hand = isinstance(child, nodes.literal) and not node.rawsource.startswith(':py:')
@@ -90,12 +99,23 @@ def resolve_short_name(
         return None
     target = node['reftarget'].lstrip('.~')
     domain = env.domains.python_domain
-    matches = [name for name, entry in domain.objects.items() if name.endswith(f'.{target}') and not entry.aliased]
+    matches = [
+        name
+        for name, entry in domain.objects.items()
+        if name.endswith(f'.{target}') and not entry.aliased
+    ]
     if len(matches) == 1:
         found = domain.objects[matches[0]]
-        return make_refnode(app.builder, node['refdoc'], found.docname, found.node_id, child, matches[0])
+        return make_refnode(
+            app.builder, node['refdoc'], found.docname, found.node_id, child, matches[0]
+        )
     if target.split('.')[0] not in OTHER_PACKAGES:
-        LOGGER.warning('%s names %s objects of this package', node.rawsource or target, len(matches), location=node)
+        LOGGER.warning(
+            '%s names %s objects of this package',
+            node.rawsource or target,
+            len(matches),
+            location=node,
+        )
     return None
 
 

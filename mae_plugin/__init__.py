@@ -1,7 +1,7 @@
 """Masked Autoencoders for the OpenMMLab / mmpretrain ecosystem.
 
-Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.registry`) and makes mmengine load
-checkpoints safely, its own included (see :mod:`mae_plugin.checkpoints`).
+Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.registry`) and makes
+mmengine load checkpoints safely, its own included (see :mod:`mae_plugin.weights`).
 """
 
 import warnings
@@ -13,11 +13,11 @@ provide_user()
 # mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
-from .apis import Reconstruction, ReconstructionInferencer, reconstruct_image
-from .checkpoints import register_loaders, register_renaming
-from .hub import accept_paths
+from .analysis import Reconstruction, ReconstructionInferencer, reconstruct_image
+from .apis.hub import accept_paths
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
+from .weights import register_loaders, register_renaming
 
 __version__ = '0.1.0'
 __all__ = [

@@ -16,14 +16,14 @@ from mmpretrain.registry import (
 )
 
 from . import data, engine, models
-from .engine.config_files import asset_root
+from .engine.config.files import asset_root
 
 
 def register_all() -> None:
     """Puts the plugin's classes into mmpretrain's registries and its models into mmpretrain's hub.
 
-    Replaces mmpretrain's ``MAE``, ``MAEViT``, ``MAEPretrainDecoder`` and ``MAEPretrainHead`` and the hub's models of
-    the names in our index; every other entry stays as it was.
+    Replaces mmpretrain's ``MAE``, ``MAEViT``, ``MAEPretrainDecoder`` and ``MAEPretrainHead`` and
+    the hub's models of the names in our index; every other entry stays as it was.
     """
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
@@ -43,7 +43,10 @@ def register_all() -> None:
             engine.WeightsFitHook,
         ],
         LOOPS: [engine.ProbeLoop, engine.ResumableEpochLoop, engine.ResumableIterLoop],
-        OPTIM_WRAPPER_CONSTRUCTORS: [engine.MergedLayerDecayConstructor, engine.MergedOptimWrapperConstructor],
+        OPTIM_WRAPPER_CONSTRUCTORS: [
+            engine.MergedLayerDecayConstructor,
+            engine.MergedOptimWrapperConstructor,
+        ],
         OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
         # The Runner looks for wrappers in mmengine's own registry alone.
         MODEL_WRAPPERS: [engine.FullyShardedModel],
@@ -54,8 +57,8 @@ def register_all() -> None:
         for cls in classes:
             registry.register_module(module=cls, force=True)
 
-    # mmpretrain loads its own index on first use and stumbles over names that are there already, so it goes first;
-    # for the same reason ours is read into an empty hub and laid over the full one.
+    # mmpretrain loads its own index on first use and stumbles over names that are there already, so
+    # it goes first; for the same reason ours is read into an empty hub and laid over the full one.
     ModelHub._register_mmpretrain_models()
     models_by_name, ModelHub._models_dict = ModelHub._models_dict, {}
     ModelHub.register_model_index(asset_root() / 'model-index.yml', config_prefix=asset_root())

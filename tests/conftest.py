@@ -25,10 +25,13 @@ from PIL import Image
 _CACHE = tempfile.TemporaryDirectory()
 os.environ['XDG_CACHE_HOME'] = _CACHE.name
 
-# The tools import this for the sake of a whole process, which tests that call a tool within theirs are not.
+# The tools import this for the sake of a whole process, which tests that call a tool within theirs
+# are not.
 sys.modules['early_signals'] = ModuleType('early_signals')
 
-_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+_HANDLERS = {
+    number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+}
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -78,12 +81,20 @@ TINY = dict(
         img_size=32,
         patch_size=8,
     ),
-    neck=dict(type='MAEPretrainDecoder', decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2),
-    head=dict(type='MAEPretrainHead', norm_pix=True, loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+    neck=dict(
+        type='MAEPretrainDecoder', decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2
+    ),
+    head=dict(
+        type='MAEPretrainHead',
+        norm_pix=True,
+        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+    ),
 )
 
 
-def tiny_config(backbone: dict | None = None, neck: dict | None = None, head: dict | None = None) -> dict:
+def tiny_config(
+    backbone: dict | None = None, neck: dict | None = None, head: dict | None = None
+) -> dict:
     """A config of a tiny MAE with changes to its parts."""
     config = copy.deepcopy(TINY)
     for part, changes in dict(backbone=backbone, neck=neck, head=head).items():
@@ -113,7 +124,9 @@ def write_jpegs(folder: Path, number: int, size: tuple[int, int] = (48, 40), see
 
 def run(*command: object, fails: bool = False, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs a tool in a process of its own."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True
+    )
     assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
     return done
 
@@ -121,14 +134,18 @@ def run(*command: object, fails: bool = False, cwd: Path = ROOT) -> subprocess.C
 def scalars(work_dir: Path) -> list[dict]:
     """Every training record of the runs in a work dir, oldest run first."""
     lines = [
-        line for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()
+        line
+        for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
     ]
     return [record for record in map(json.loads, lines) if 'loss' in record]
 
 
 @pytest.fixture(autouse=True)
 def signals_of_no_other_run() -> Iterator[None]:
-    """Restores the signal handlers, which a run that ends with an error leaves in place until the next signal."""
+    """Restores the signal handlers, which a run that ends with an error leaves in place until the
+    next signal.
+    """
     for number, handler in _HANDLERS.items():
         signal.signal(number, handler)
     yield

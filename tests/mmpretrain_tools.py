@@ -25,13 +25,25 @@ CHECKPOINT = 'work/finetune/epoch_2.pth'
 LOADERS = [
     f'{name}_dataloader.{setting}'
     for name in ('train', 'val', 'test')
-    for setting in ('dataset.data_root=data', 'batch_size=4', 'num_workers=0', 'persistent_workers=False')
+    for setting in (
+        'dataset.data_root=data',
+        'batch_size=4',
+        'num_workers=0',
+        'persistent_workers=False',
+    )
 ]
-MODEL = ['model.head.num_classes=3', 'model.backbone.init_cfg=None', 'data_preprocessor.num_classes=3']
+MODEL = [
+    'model.head.num_classes=3',
+    'model.backbone.init_cfg=None',
+    'data_preprocessor.num_classes=3',
+]
 OPTIONS = ['--cfg-options', *LOADERS, *MODEL]
 EPOCHS = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'param_scheduler.warmup=1']
 SCHEDULE = ['--not-show', '-d', '512', '-s']
-WRAPPED = [option.replace('model.', 'model.module.', 1) if option in MODEL[:2] else option for option in OPTIONS]
+WRAPPED = [
+    option.replace('model.', 'model.module.', 1) if option in MODEL[:2] else option
+    for option in OPTIONS
+]
 
 COMMANDS = {
     'train': ['train.py', FINETUNE, '--work-dir', 'work/finetune', *OPTIONS, *EPOCHS],
@@ -87,9 +99,8 @@ def main() -> None:
     os.environ['MPLBACKEND'] = 'Agg'
     os.chdir(sys.argv[1])
     write_images()
-    verify = (
-        f"_base_ = '{FINETUNE}'\ntrain_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))\n"
-    )
+    pipeline = "pipeline=[dict(type='LoadImageFromFile')]"
+    verify = f"_base_ = '{FINETUNE}'\ntrain_dataloader = dict(dataset=dict({pipeline}))\n"
     Path('verify.py').write_text(verify)
     results = {}
     for name, command in COMMANDS.items():

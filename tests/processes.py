@@ -13,7 +13,8 @@ FORK = multiprocessing.get_context('fork')
 
 @contextmanager
 def holding(take: Callable[[], AbstractContextManager | None]) -> Iterator[BaseProcess]:
-    """Yields a forked process that has called ``take``, and is within the context that this returned, if any.
+    """Yields a forked process that has called ``take``, and is within the context that this
+    returned, if any.
 
     The process is killed at the end.
     """

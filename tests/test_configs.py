@@ -1,4 +1,6 @@
-"""What the recipes come to when they run: groups, rates and schedules against the official recipe's numbers."""
+"""What the recipes come to when they run: groups, rates and schedules against the official recipe's
+numbers.
+"""
 
 import math
 from pathlib import Path
@@ -29,12 +31,20 @@ def settings_by_parameter(config: Config, model: torch.nn.Module) -> dict[str, t
     """Name of every trained parameter -> its learning rate and weight decay."""
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[p]: (g['lr'], g['weight_decay']) for g in wrapper.optimizer.param_groups for p in g['params']}
+    return {
+        names[p]: (g['lr'], g['weight_decay'])
+        for g in wrapper.optimizer.param_groups
+        for p in g['params']
+    }
 
 
 def rates(config: Config, epoch_length: int, wanted: set[int]) -> dict[int, float]:
-    """The learning rate at some iterations, from the config's scheduler stepped as the Runner steps it."""
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+    """The learning rate at some iterations, from the config's scheduler stepped as the Runner steps
+    it.
+    """
+    optimiser = torch.optim.SGD(
+        [torch.nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr
+    )
     scheduler = PARAM_SCHEDULERS.build(
         {**config.param_scheduler, 'end': config.train_cfg.max_epochs},
         default_args=dict(optimizer=optimiser, epoch_length=epoch_length),
@@ -49,13 +59,18 @@ def rates(config: Config, epoch_length: int, wanted: set[int]) -> dict[int, floa
 
 
 def test_pretraining_groups():
-    """Authors' code: decay 0.05 on all that is neither 1-D nor a bias, so on class and mask token too."""
+    """Authors' code: decay 0.05 on all that is neither 1-D nor a bias, so on class and mask token
+    too.
+    """
     config = Config.fromfile(PRETRAIN)
     model = MODELS.build(config.model)
     settings = settings_by_parameter(config, model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == settings.keys()
-    assert trained == {n for n, _ in model.named_parameters()} - {'backbone.pos_embed', 'neck.decoder_pos_embed'}
+    assert trained == {n for n, _ in model.named_parameters()} - {
+        'backbone.pos_embed',
+        'neck.decoder_pos_embed',
+    }
     for name, parameter in model.named_parameters():
         if name in trained:
             decay = 0.0 if parameter.ndim == 1 or name.endswith('.bias') else 0.05
@@ -100,13 +115,19 @@ def test_pretraining_pipeline():
     assert (dataset.type, dataset.data_prefix) == ('IndexedImages', 'train')
     assert [step.type for step in dataset.pipeline] == ['LoadRandomCrop', 'PackInputs']
     crop = TRANSFORMS.build(dataset.pipeline[0])
-    assert (crop.scale, crop.crop_ratio_range, crop.aspect_ratio_range) == ((224, 224), (0.2, 1.0), (3 / 4, 4 / 3))
+    assert (crop.scale, crop.crop_ratio_range, crop.aspect_ratio_range) == (
+        (224, 224),
+        (0.2, 1.0),
+        (3 / 4, 4 / 3),
+    )
     assert (crop.interpolation, crop.flip_prob, crop.on_error) == ('bicubic', 0.5, 'skip')
     assert config.model.head.norm_pix
 
 
 def test_finetuning_groups():
-    """Authors' code: rate 2e-3 * 0.65 ** (13 - layer), no decay on 1-D parameters, class token and positions."""
+    """Authors' code: rate 2e-3 * 0.65 ** (13 - layer), no decay on 1-D parameters, class token and
+    positions.
+    """
     config = Config.fromfile(FINETUNE)
     config.model.backbone.init_cfg = None
     model = MODELS.build(config.model)
@@ -147,38 +168,82 @@ def test_finetuning_pipelines():
     assert (erase.erase_prob, erase.mode, erase.fill_color[0]) == (0.25, 'rand', 103.53)
     crop = TRANSFORMS.build(pipeline['LoadRandomCrop'])
     assert (crop.crop_ratio_range, crop.flip_prob, crop.on_error) == ((0.08, 1.0), 0.5, 'skip')
-    assert [step.type for step in config.val_dataloader.dataset.pipeline] == ['LoadCenterCrop', 'PackInputs']
+    assert [step.type for step in config.val_dataloader.dataset.pipeline] == [
+        'LoadCenterCrop',
+        'PackInputs',
+    ]
     centre = TRANSFORMS.build(config.val_dataloader.dataset.pipeline[0])
-    assert (centre.scale, centre.crop_ratio, centre.interpolation) == ((224, 224), 224 / 256, 'bicubic')
+    assert (centre.scale, centre.crop_ratio, centre.interpolation) == (
+        (224, 224),
+        224 / 256,
+        'bicubic',
+    )
     assert centre.on_error == 'raise'
-    assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [
+        ('Mixup', 0.8),
+        ('CutMix', 1.0),
+    ]
     assert config.model.head.loss.label_smooth_val == 0.1
 
 
 @pytest.mark.parametrize(
     ('recipe', 'layers', 'rate', 'expected', 'drop_path', 'batch', 'step_batch'),
     [
-        ('vit-large-p16_8xb128-coslr-50e_in1k', 24, 4e-3, (3.010173833e-06, 4.013565110e-06, 3e-3), 0.2, 128, 1024),
-        ('vit-huge-p14_8xb128-coslr-50e_in1k', 32, 4e-3, (3.013572772e-07, 4.018097029e-07, 3e-3), 0.3, 128, 1024),
-        ('vit-huge-p14_32xb8-coslr-50e_in1k-448px', 32, 1e-3, (7.533931929e-08, 1.004524257e-07, 7.5e-4), 0.3, 8, 256),
+        (
+            'vit-large-p16_8xb128-coslr-50e_in1k',
+            24,
+            4e-3,
+            (3.010173833e-06, 4.013565110e-06, 3e-3),
+            0.2,
+            128,
+            1024,
+        ),
+        (
+            'vit-huge-p14_8xb128-coslr-50e_in1k',
+            32,
+            4e-3,
+            (3.013572772e-07, 4.018097029e-07, 3e-3),
+            0.3,
+            128,
+            1024,
+        ),
+        (
+            'vit-huge-p14_32xb8-coslr-50e_in1k-448px',
+            32,
+            1e-3,
+            (7.533931929e-08, 1.004524257e-07, 7.5e-4),
+            0.3,
+            8,
+            256,
+        ),
     ],
 )
 def test_finetuning_larger_models(recipe, layers, rate, expected, drop_path, batch, step_batch):
-    """Rates of stem, first and last layer: 0.75 ** (layers + 1), 0.75 ** layers and 0.75 of the head's."""
+    """Rates of stem, first and last layer: 0.75 ** (layers + 1), 0.75 ** layers and 0.75 of the
+    head's.
+    """
     config = Config.fromfile(CONFIGS / 'benchmarks' / f'{recipe}.py')
     config.model.backbone.init_cfg = None
     with torch.device('meta'):
         model = MODELS.build(config.model)
     settings = settings_by_parameter(config, model)
-    names = ('patch_embed.projection.weight', 'layers.0.attn.qkv.weight', f'layers.{layers - 1}.attn.qkv.weight')
+    names = (
+        'patch_embed.projection.weight',
+        'layers.0.attn.qkv.weight',
+        f'layers.{layers - 1}.attn.qkv.weight',
+    )
     for name, value in zip(names, expected, strict=True):
         assert settings[f'backbone.{name}'] == (pytest.approx(value, rel=1e-6), 0.05), name
     assert settings['head.fc.weight'] == (pytest.approx(rate), 0.05)
     assert settings['backbone.pos_embed'][1] == settings['backbone.cls_token'][1] == 0
     assert model.backbone.layers[-1].attn.out_drop.drop_prob == pytest.approx(drop_path)
-    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (batch, step_batch)
+    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (
+        batch,
+        step_batch,
+    )
     assert config.train_cfg.max_epochs == 50
-    # The floor is 1e-6 for the head, whatever the base rate, and the layer's scale times that elsewhere.
+    # The floor is 1e-6 for the head, whatever the base rate, and the layer's scale times that
+    # elsewhere.
     steps = 1281167 // step_batch
     ends = rates(config, steps, {0, 5 * steps, 50 * steps - 1})
     assert ends[0] == 0
@@ -188,10 +253,16 @@ def test_finetuning_larger_models(recipe, layers, rate, expected, drop_path, bat
 
 def test_448_px():
     """Above 224 px the authors crop nothing away; and the smaller recipe is left as it was."""
-    for size, ratio, name in ((448, 1, '32xb8-coslr-50e_in1k-448px'), (224, 224 / 256, '8xb128-coslr-50e_in1k')):
+    for size, ratio, name in (
+        (448, 1, '32xb8-coslr-50e_in1k-448px'),
+        (224, 224 / 256, '8xb128-coslr-50e_in1k'),
+    ):
         config = Config.fromfile(CONFIGS / 'benchmarks' / f'vit-huge-p14_{name}.py')
         assert config.train_dataloader.dataset.pipeline[0].scale == size
-        assert [step.type for step in config.train_dataloader.dataset.pipeline[1:3]] == ['RandAugment', 'RandomErasing']
+        assert [step.type for step in config.train_dataloader.dataset.pipeline[1:3]] == [
+            'RandAugment',
+            'RandomErasing',
+        ]
         for loader in (config.val_dataloader, config.test_dataloader):
             crop = TRANSFORMS.build(loader.dataset.pipeline[0])
             assert (crop.scale, crop.crop_ratio) == ((size, size), ratio)
@@ -199,8 +270,12 @@ def test_448_px():
 
 @pytest.mark.parametrize(('size', 'dim', 'layers'), [('base', 768, 12), ('large', 1024, 24)])
 def test_linear_probe(size, dim, layers):
-    """LARS at 6.4 for 16,384 images a step, no decay, the bias exempt from the adaptation, encoder frozen."""
-    config = Config.fromfile(CONFIGS / 'benchmarks' / f'vit-{size}-p16_8xb2048-linear-coslr-90e_in1k.py')
+    """LARS at 6.4 for 16,384 images a step, no decay, the bias exempt from the adaptation, encoder
+    frozen.
+    """
+    config = Config.fromfile(
+        CONFIGS / 'benchmarks' / f'vit-{size}-p16_8xb2048-linear-coslr-90e_in1k.py'
+    )
     config.model.backbone.init_cfg = None
     with torch.device('meta'):
         model = MODELS.build(config.model)
@@ -208,16 +283,37 @@ def test_linear_probe(size, dim, layers):
     assert trained == {'head.layers.head.weight', 'head.layers.head.bias'}
     assert settings_by_parameter(config, model) == dict.fromkeys(trained, (6.4, 0.0))
     optimiser = build_optim_wrapper(model, config.optim_wrapper).optimizer
-    exempt = {p.ndim: group.get('lars_exclude', False) for group in optimiser.param_groups for p in group['params']}
-    assert (type(optimiser).__name__, optimiser.defaults['momentum'], exempt) == ('LARS', 0.9, {1: True, 2: False})
-    assert (model.neck.bn.affine, model.neck.bn.eps, model.neck.bn.num_features) == (False, 1e-6, dim)
+    exempt = {
+        p.ndim: group.get('lars_exclude', False)
+        for group in optimiser.param_groups
+        for p in group['params']
+    }
+    assert (type(optimiser).__name__, optimiser.defaults['momentum'], exempt) == (
+        'LARS',
+        0.9,
+        {1: True, 2: False},
+    )
+    assert (model.neck.bn.affine, model.neck.bn.eps, model.neck.bn.num_features) == (
+        False,
+        1e-6,
+        dim,
+    )
     assert (model.backbone.frozen_stages, model.backbone.out_type) == (layers, 'cls_token')
-    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (2048, 16384)
+    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (
+        2048,
+        16384,
+    )
     pipeline = config.train_dataloader.dataset.pipeline
     assert [step.type for step in pipeline] == ['LoadRandomCrop', 'PackInputs']
     assert TRANSFORMS.build(pipeline[0]).interpolation == 'bicubic'
     # 78 steps an epoch: 780 of warm-up, 6,240 of cosine to 0.
-    expected = {0: 0.0, 390: 3.2, 780: 6.4, 3900: 3.2, 7019: 6.4 * (1 - math.cos(math.pi / 6240)) / 2}
+    expected = {
+        0: 0.0,
+        390: 3.2,
+        780: 6.4,
+        3900: 3.2,
+        7019: 6.4 * (1 - math.cos(math.pi / 6240)) / 2,
+    }
     for iteration, rate in rates(config, 1281167 // 16384, set(expected)).items():
         assert rate == pytest.approx(expected[iteration], rel=1e-9, abs=1e-15), iteration
 
@@ -260,7 +356,9 @@ def without_type(config: dict) -> dict:
 
 
 def test_mae_hivit_takes_a_step_as_in_mmpretrain():
-    config = Config.fromfile(MMPRETRAIN / 'mae' / 'mae_hivit-base-p16_8xb512-amp-coslr-400e_in1k.py')
+    config = Config.fromfile(
+        MMPRETRAIN / 'mae' / 'mae_hivit-base-p16_8xb512-amp-coslr-400e_in1k.py'
+    )
     torch.manual_seed(0)
     ours = MODELS.build(config.model)
     reference = theirs.MAE(
@@ -295,5 +393,7 @@ def test_other_algorithms_that_use_our_names_build(config, kept):
     # Its target generator fetches a teacher's weights from the network when it is built.
     config.model.pop('target_generator', None)
     model = MODELS.build(config.model)
-    ours = [type(m).__name__ for m in model.children() if type(m).__module__.startswith('mae_plugin')]
+    ours = [
+        type(m).__name__ for m in model.children() if type(m).__module__.startswith('mae_plugin')
+    ]
     assert kept in ours

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import FINETUNE, PRETRAIN, ROOT, SMALL_FINETUNE, SMALL_PRETRAIN, SMALL_TEST, run, write_jpegs
+from .conftest import (
+    FINETUNE,
+    PRETRAIN,
+    ROOT,
+    SMALL_FINETUNE,
+    SMALL_PRETRAIN,
+    SMALL_TEST,
+    run,
+    write_jpegs,
+)
 
 
 def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen:
@@ -21,7 +30,13 @@ def start(script: str, *arguments: object, **environment: str) -> subprocess.Pop
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'OMP_NUM_THREADS': '1', **environment}
+    environment = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': port,
+        'OMP_NUM_THREADS': '1',
+        **environment,
+    }
     command = [str(word) for word in ('bash', ROOT / 'tools' / script, *arguments)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
@@ -50,15 +65,17 @@ def wait_for(process: subprocess.Popen, pattern: str) -> str:
 
 
 def test_bad_days(tmp_path):
-    """Two processes, compiled, are told to stop; go on; one of them is killed; one process alone does the rest."""
+    """Two processes, compiled, are told to stop; go on; one of them is killed; one process alone
+    does the rest.
+    """
     write_jpegs(tmp_path / 'images' / 'train', 19)
     work_dir = tmp_path / 'run'
     compiled = ['default_hooks.compile.enabled=True', 'default_hooks.compile.backend=aot_eager']
     options = ['--cfg-options', *SMALL_PRETRAIN, *compiled, 'default_hooks.checkpoint.interval=100']
     folders = ['--work-dir', work_dir, '--data-root', tmp_path / 'images']
 
-    # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone, again and again until all have
-    # ended, which made the exit code 1.
+    # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone, again and again
+    # until all have ended, which made the exit code 1.
     job = start('dist_train.sh', PRETRAIN, 2, *folders, *options, 'train_cfg.max_epochs=1000')
     said = wait_for(job, r'Epoch\(train\) +\[ *2\]\[1/2\]')
     assert 'lr 4.687e-6 = 1.5e-4 × 8 / 256 (2 processes × 4 × 1)' in said
@@ -73,7 +90,9 @@ def test_bad_days(tmp_path):
     assert checkpoint.name == f'iter_{stopped["iter"]}.pth' and stopped['batch'] == [2, 4, 1, 1]
 
     # A process that dies takes the others along, and the launcher says why.
-    job = start('dist_train.sh', PRETRAIN, 2, *folders, '--resume', *options, 'train_cfg.max_epochs=1000')
+    job = start(
+        'dist_train.sh', PRETRAIN, 2, *folders, '--resume', *options, 'train_cfg.max_epochs=1000'
+    )
     wait_for(job, r'Epoch\(train\)')
     victim = workers_of(job.pid)[1]
     os.kill(victim, signal.SIGKILL)
@@ -98,10 +117,17 @@ def test_bad_days(tmp_path):
 
 @pytest.mark.slow
 def test_ranks_end_with_their_launcher(tmp_path):
-    """After SIGKILL of the launcher, both ranks trained on for ever, and the next start met them in the work dir."""
+    """After SIGKILL of the launcher, both ranks trained on for ever, and the next start met them in
+    the work dir.
+    """
     write_jpegs(tmp_path / 'images' / 'train', 19)
     folders = ['--work-dir', tmp_path / 'run', '--data-root', tmp_path / 'images']
-    options = ['--cfg-options', *SMALL_PRETRAIN, 'train_cfg.max_epochs=100000', 'train_dataloader.num_workers=1']
+    options = [
+        '--cfg-options',
+        *SMALL_PRETRAIN,
+        'train_cfg.max_epochs=100000',
+        'train_dataloader.num_workers=1',
+    ]
     options.append('default_hooks.checkpoint.interval=100000')
     job = start('dist_train.sh', PRETRAIN, 2, *folders, *options)
     wait_for(job, r'Epoch\(train\)')
@@ -119,15 +145,38 @@ def test_two_processes_evaluate(imagenet, tmp_path):
 
 @pytest.mark.slow
 def test_sharded_fine_tuning(imagenet, tmp_path):
-    """Trains and evaluates in shares; the checkpoint is a plain one, with which one process gets the same accuracy."""
-    options = [*SMALL_FINETUNE, *SMALL_TEST, 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=1']
+    """Trains and evaluates in shares; the checkpoint is a plain one, with which one process gets
+    the same accuracy.
+    """
+    options = [
+        *SMALL_FINETUNE,
+        *SMALL_TEST,
+        'model.backbone.init_cfg=None',
+        'train_cfg.max_epochs=1',
+    ]
     options += ['train_dataloader.batch_size=4', 'model_wrapper_cfg.type=FullyShardedModel']
     arguments = ['--work-dir', tmp_path / 'run', '--data-root', imagenet, '--cfg-options', *options]
     launch('dist_train.sh', FINETUNE, 2, *arguments)
     lines = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
     out = tmp_path / 'metrics.json'
-    arguments = ['--work-dir', tmp_path / 'test', '--data-root', imagenet, '--out', out, '--out-item', 'metrics']
-    run('tools/test.py', FINETUNE, tmp_path / 'run' / 'epoch_1.pth', *arguments, '--cfg-options', *SMALL_TEST)
+    arguments = [
+        '--work-dir',
+        tmp_path / 'test',
+        '--data-root',
+        imagenet,
+        '--out',
+        out,
+        '--out-item',
+        'metrics',
+    ]
+    run(
+        'tools/test.py',
+        FINETUNE,
+        tmp_path / 'run' / 'epoch_1.pth',
+        *arguments,
+        '--cfg-options',
+        *SMALL_TEST,
+    )
     metrics = json.loads(out.read_text())
     assert metrics and metrics == {key: json.loads(lines[-1])[key] for key in metrics}
 
@@ -140,22 +189,45 @@ def stand_in(folder: Path, name: str, script: str) -> None:
 def test_slurm_command_lines(tmp_path):
     stand_in(tmp_path, 'srun', 'printf "%s\\n" "$@"')
     settings = dict(
-        PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='16', GPUS_PER_NODE='4', SRUN_ARGS='--time 1:00 --qos q'
+        PATH=f'{tmp_path}:{os.environ["PATH"]}',
+        GPUS='16',
+        GPUS_PER_NODE='4',
+        SRUN_ARGS='--time 1:00 --qos q',
     )
-    words = launch('slurm_train.sh', 'gpu', 'mae', 'c.py', 'work', '--resume', **settings).split('\n')[:-1]
-    assert words[:8] == ['--partition', 'gpu', '--job-name', 'mae', '--ntasks', '16', '--ntasks-per-node', '4']
+    words = launch('slurm_train.sh', 'gpu', 'mae', 'c.py', 'work', '--resume', **settings).split(
+        '\n'
+    )[:-1]
+    assert words[:8] == [
+        '--partition',
+        'gpu',
+        '--job-name',
+        'mae',
+        '--ntasks',
+        '16',
+        '--ntasks-per-node',
+        '4',
+    ]
     assert words[13] == '--signal=USR1@120'
     assert words[14:18] == ['--time', '1:00', '--qos', 'q']
-    assert words[20:] == [str(ROOT / 'tools/train.py'), 'c.py', '--work-dir', 'work', '--launcher', 'slurm', '--resume']
+    assert words[20:] == [
+        str(ROOT / 'tools/train.py'),
+        'c.py',
+        '--work-dir',
+        'work',
+        '--launcher',
+        'slurm',
+        '--resume',
+    ]
     words = launch('slurm_test.sh', 'gpu', 'mae', 'c.py', 'c.pth', **settings).split('\n')[:-1]
     assert words[20:] == [str(ROOT / 'tools/test.py'), 'c.py', 'c.pth', '--launcher', 'slurm']
 
 
 def test_slurm_goes_on(tmp_path):
-    """Told to stop, the run ends with 75: outside of a job it is started again, within one the job is requeued."""
-    script = (
-        'echo "$@" >> calls; trap "exit 75" USR1; [ "$(wc -l < calls)" -ge 3 ] || { echo up; sleep 30 &> log & wait; }'
-    )
+    """Told to stop, the run ends with 75: outside of a job it is started again, within one the job
+    is requeued.
+    """
+    wait = '{ echo up; sleep 30 &> log & wait; }'
+    script = f'echo "$@" >> calls; trap "exit 75" USR1; [ "$(wc -l < calls)" -ge 3 ] || {wait}'
     stand_in(tmp_path, 'srun', f'cd {tmp_path}\n{script}')
     stand_in(tmp_path, 'scontrol', f'echo "$@" > {tmp_path}/requeued')
     arguments = ['slurm_train.sh', 'gpu', 'mae', 'c.py', 'work']
@@ -184,6 +256,8 @@ def test_slurm_goes_on(tmp_path):
     launch(*arguments, code=3, **path)
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
 def test_usage(script):
     assert f'tools/{script}' in launch(script, 'c.py', code=2)

@@ -33,12 +33,20 @@ def is_handled(pid: int, number: int) -> bool:
     ],
 )
 def test_before_the_first_step(tool, number, code, said):
-    """SIGTERM ended with -15, so that nothing started the run again; Ctrl-C printed a traceback of the imports."""
+    """SIGTERM ended with -15, so that nothing started the run again; Ctrl-C printed a traceback of
+    the imports.
+    """
     pipes = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
-    process = subprocess.Popen([sys.executable, f'tools/{tool}', PRETRAIN], cwd=ROOT, env=environment, **pipes)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith('SLURM')
+    }
+    process = subprocess.Popen(
+        [sys.executable, f'tools/{tool}', PRETRAIN], cwd=ROOT, env=environment, **pipes
+    )
     # Python itself handles Ctrl-C from the start.
-    while not is_handled(process.pid, number) or (number == signal.SIGINT and not has_imported(process.pid, tool)):
+    while not is_handled(process.pid, number) or (
+        number == signal.SIGINT and not has_imported(process.pid, tool)
+    ):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.005)
     process.send_signal(number)
@@ -59,7 +67,9 @@ def early(monkeypatch):
 
     def load(tool: str) -> None:
         monkeypatch.setattr(sys, 'argv', [f'tools/{tool}'])
-        spec = importlib.util.spec_from_file_location('early_signals', ROOT / 'tools' / 'early_signals.py')
+        spec = importlib.util.spec_from_file_location(
+            'early_signals', ROOT / 'tools' / 'early_signals.py'
+        )
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     yield load
@@ -94,17 +104,23 @@ def test_nothing_replaces_the_interruption_of_set_up(early, monkeypatch, number,
 
 
 def test_other_tasks_of_slurm(early, monkeypatch):
-    """SIGTERM ends the tasks beside one that has failed: an exit code of 75 would start the failing run for ever."""
+    """SIGTERM ends the tasks beside one that has failed: an exit code of 75 would start the failing
+    run for ever.
+    """
     monkeypatch.setenv('SLURM_NTASKS', '2')
     early('train.py')
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and callable(signal.getsignal(signal.SIGUSR1))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and callable(
+        signal.getsignal(signal.SIGUSR1)
+    )
     monkeypatch.setenv('SLURM_NTASKS', '1')
     early('train.py')
     assert callable(signal.getsignal(signal.SIGTERM))
 
 
 def test_exit_codes_of_workers():
-    """A worker that SIGTERM or SIGUSR1 ends before it handles them has been told to stop, if the launcher was."""
+    """A worker that SIGTERM or SIGUSR1 ends before it handles them has been told to stop, if the
+    launcher was.
+    """
     launcher = runpy.run_path(str(ROOT / 'tools' / 'torchrun.py'))
     exit_code = launcher['exit_code']
     assert exit_code({75}) == 75 and exit_code({130}) == 130

@@ -1,4 +1,6 @@
-"""The examples of unusual images, each pre-trained, reconstructed, resumed and fine-tuned in a few steps."""
+"""The examples of unusual images, each pre-trained, reconstructed, resumed and fine-tuned in a few
+steps.
+"""
 
 import runpy
 import sys
@@ -42,7 +44,9 @@ def test_example(tool, tmp_path, name):
 
     def train(config: str, work_dir: str, *options: object, more: list[str] = ()) -> None:
         settings = ['train_dataloader.batch_size=8', 'default_hooks.logger.interval=1', *more]
-        settings += [f'{loader}.num_workers=0' for loader in ('train_dataloader', 'test_dataloader')]
+        settings += [
+            f'{loader}.num_workers=0' for loader in ('train_dataloader', 'test_dataloader')
+        ]
         settings += ['randomness.seed=1', f'experiment_name={uuid.uuid4().hex}']
         arguments = ['--data-root', data, '--work-dir', tmp_path / work_dir, *options]
         tool('train.py', ROOT / 'configs/mae' / config, *arguments, '--cfg-options', *settings)
@@ -52,23 +56,34 @@ def test_example(tool, tmp_path, name):
     train(pretrain, 'run', '--resume', more=['train_cfg.max_epochs=2'])
     losses = [record['loss'] for record in scalars(tmp_path / 'run')]
     assert len(losses) in (4, 8) and all(0 < loss < 10 for loss in losses)
-    assert torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']['iter'] == len(losses)
+    assert torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']['iter'] == len(
+        losses
+    )
 
     config = Config.fromfile(ROOT / 'configs/mae' / pretrain)
     model = get_model(config, pretrained=str(tmp_path / 'run/epoch_2.pth'))
     images = DATASETS.build({**config.test_dataloader.dataset, 'data_root': str(data)})
     sample = images[0]['inputs']
     assert sample.shape == shape
-    inputs = model.data_preprocessor(dict(inputs=torch.stack([sample, sample]), data_samples=None))['inputs']
+    inputs = model.data_preprocessor(dict(inputs=torch.stack([sample, sample]), data_samples=None))[
+        'inputs'
+    ]
     assert -1.5 < inputs.mean() < 1.5 and 0.3 < inputs.std() < 3
     reconstruction, mask = model.reconstruct(inputs)
     assert reconstruction.shape == (2, *shape) and mask.mean() == 0.75
 
     classes = dict(more=['train_cfg.max_epochs=1', 'val_dataloader.num_workers=0'])
-    train(f'benchmarks/vit-{name}.py', 'tuned', '--pretrained', tmp_path / 'run/epoch_2.pth', **classes)
+    train(
+        f'benchmarks/vit-{name}.py',
+        'tuned',
+        '--pretrained',
+        tmp_path / 'run/epoch_2.pth',
+        **classes,
+    )
     tuned = torch.load(tmp_path / 'tuned/epoch_1.pth', weights_only=True)['state_dict']
     start = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['state_dict']
     key = 'backbone.patch_embed.projection.weight'
     assert (
-        tuned[key].shape[1] == shape[0] and torch.corrcoef(torch.stack([tuned[key], start[key]]).flatten(1))[0, 1] > 0.9
+        tuned[key].shape[1] == shape[0]
+        and torch.corrcoef(torch.stack([tuned[key], start[key]]).flatten(1))[0, 1] > 0.9
     )

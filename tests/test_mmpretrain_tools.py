@@ -1,4 +1,6 @@
-"""mmpretrain's own tools, as its wheel carries them, on the shipped configs and the checkpoints of their runs."""
+"""mmpretrain's own tools, as its wheel carries them, on the shipped configs and the checkpoints of
+their runs.
+"""
 
 import json
 import os
@@ -50,10 +52,14 @@ def test_the_page_names_tools_that_exist():
 def test_new_style_configs(tmp_path):
     """Such configs import the classes, so the plugin's come in by the lines that the page gives."""
     (tmp_path / 'mae_vit_base_p16_8xb512_amp_coslr_300e_in1k.py').write_text(NEW_STYLE)
-    (snippet,) = re.findall(r'```python\n(from mmengine.config import read_base.*?)```', PAGE.read_text(), re.DOTALL)
+    (snippet,) = re.findall(
+        r'```python\n(from mmengine.config import read_base.*?)```', PAGE.read_text(), re.DOTALL
+    )
     (tmp_path / 'ours.py').write_text(snippet)
     init_default_scope('mmpretrain')
-    theirs = MODELS.build(Config.fromfile(tmp_path / 'mae_vit_base_p16_8xb512_amp_coslr_300e_in1k.py').model)
+    theirs = MODELS.build(
+        Config.fromfile(tmp_path / 'mae_vit_base_p16_8xb512_amp_coslr_300e_in1k.py').model
+    )
     assert not isinstance(theirs, MAE)
     model = MODELS.build(Config.fromfile(tmp_path / 'ours.py').model)
     parts = [type(part) for part in (model, model.backbone, model.neck, model.head)]
@@ -105,4 +111,7 @@ def test_the_features_of_t_sne(done):
     folder, results = done
     (features,) = folder.glob('work_dirs/*/*/tsne_*/feat_3.npy')
     assert np.load(features).shape == (12, 128)
-    assert results['t-SNE']['error'] == '' or "unexpected keyword argument 'n_iter'" in results['t-SNE']['error']
+    assert (
+        results['t-SNE']['error'] == ''
+        or "unexpected keyword argument 'n_iter'" in results['t-SNE']['error']
+    )

@@ -1,4 +1,6 @@
-"""The notebook's cells, run one after the other as Jupyter would, with a tiny model in place of a published one."""
+"""The notebook's cells, run one after the other as Jupyter would, with a tiny model in place of a
+published one.
+"""
 
 import json
 
@@ -12,7 +14,9 @@ from .conftest import PRETRAIN, ROOT, tiny_config
 
 
 def test_notebook(tmp_path, monkeypatch):
-    """Jupyter itself is on neither stack: a cell is what stands in it, executed in one namespace."""
+    """Jupyter itself is on neither stack: a cell is what stands in it, executed in one
+    namespace.
+    """
     notebook = json.loads((ROOT / 'demo' / 'mae_visualize.ipynb').read_text())
     cells = [''.join(cell['source']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
     assert not any(cell.get('outputs') for cell in notebook['cells'])
@@ -35,4 +39,9 @@ def test_notebook(tmp_path, monkeypatch):
     for name in written:
         with Image.open(tmp_path / f'{name}.png') as image:
             assert image.width > 600 and np.asarray(image).std() > 10
-    assert names['result'].mask.view(4, 4).tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert names['result'].mask.view(4, 4).tolist() == [
+        [0, 0, 0, 0],
+        [0, 1, 1, 0],
+        [0, 1, 1, 0],
+        [0, 0, 0, 0],
+    ]

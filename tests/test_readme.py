@@ -25,17 +25,25 @@ def test_python_snippet():
 
 def test_reconstruction_snippet(tmp_path, monkeypatch):
     """The page's, on the model as it is built, since its weights would have to be fetched."""
-    snippet = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/visualize.md').read_text(), re.DOTALL)[0]
-    monkeypatch.setattr(mae_plugin, 'reconstruct_image', partial(mae_plugin.reconstruct_image, pretrained=False))
+    snippet = re.findall(
+        r'```python\n(.*?)```', (ROOT / 'docs/visualize.md').read_text(), re.DOTALL
+    )[0]
+    monkeypatch.setattr(
+        mae_plugin, 'reconstruct_image', partial(mae_plugin.reconstruct_image, pretrained=False)
+    )
     names = {}
-    exec(snippet.replace('demo/', f'{ROOT}/demo/').replace('bird.png', f'{tmp_path}/bird.png'), names)
+    exec(
+        snippet.replace('demo/', f'{ROOT}/demo/').replace('bird.png', f'{tmp_path}/bird.png'), names
+    )
     result = names['result']
     assert result.original.shape == (224, 224, 3) and result.mask.shape == (196,)
     assert result.mask.sum() == 157 and 0.5 < result.loss < 5
     assert (tmp_path / 'bird.png').stat().st_size > 10_000
 
 
-@pytest.mark.parametrize('path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])
+@pytest.mark.parametrize(
+    'path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))]
+)
 def test_files_that_are_named_exist(path):
     text = (ROOT / path).read_text()
     named = re.findall(r'(?:tools|configs|tests)/[\w/.-]+\.(?:py|sh)', text)
@@ -46,7 +54,9 @@ def test_files_that_are_named_exist(path):
         assert (ROOT / path).parent.joinpath(name).exists(), name
 
 
-@pytest.mark.parametrize('path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])
+@pytest.mark.parametrize(
+    'path', ['README.md', *(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))]
+)
 def test_headings_that_are_linked_exist(path):
     """By the names that GitHub gives them."""
     for page, name in re.findall(r'\]\((?!https?:)([^)#]*)#([^)]+)\)', (ROOT / path).read_text()):
@@ -57,7 +67,10 @@ def test_headings_that_are_linked_exist(path):
 
 
 def test_options_that_are_shown_exist():
-    sources = ''.join(path.read_text() for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/engine/arguments.py'])
+    sources = ''.join(
+        path.read_text()
+        for path in [*ROOT.glob('tools/*.py'), ROOT / 'mae_plugin/cli/arguments.py']
+    )
     for option in re.findall(r'(?<![\w-])--[a-z][\w-]+', README):
         if option not in ('--nproc-per-node', '--no-deps'):
             assert f"'{option}'" in sources, option

@@ -1,4 +1,6 @@
-"""What `import mae_plugin` changes in mmpretrain, and that it changes nothing else: seen from fresh processes."""
+"""What `import mae_plugin` changes in mmpretrain, and that it changes nothing else: seen from fresh
+processes.
+"""
 
 import json
 import subprocess
@@ -36,13 +38,31 @@ ALIAS = 'mae_vit-huge-p14_8xb512-amp-coslr-1600e_in1k'
 
 # The published table: parameters as built, exactly, by name.
 PARAMETERS = {
-    **{f'mae_vit-base-p16_8xb512-amp-coslr-{epochs}e_in1k': 111_907_840 for epochs in (300, 400, 800, 1600)},
-    **{f'mae_vit-large-p16_8xb512-amp-coslr-{epochs}e_in1k': 329_541_888 for epochs in (400, 800, 1600)},
+    **{
+        f'mae_vit-base-p16_8xb512-amp-coslr-{epochs}e_in1k': 111_907_840
+        for epochs in (300, 400, 800, 1600)
+    },
+    **{
+        f'mae_vit-large-p16_8xb512-amp-coslr-{epochs}e_in1k': 329_541_888
+        for epochs in (400, 800, 1600)
+    },
     'mae_vit-huge-p16_8xb512-amp-coslr-1600e_in1k': 657_074_508,
-    **{f'vit-base-p16_mae-{epochs}e-pre_8xb128-coslr-100e_in1k': 86_567_656 for epochs in (300, 400, 800, 1600)},
-    **{f'vit-base-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 86_567_656 for epochs in (300, 400, 800, 1600)},
-    **{f'vit-large-p16_mae-{epochs}e-pre_8xb128-coslr-50e_in1k': 304_326_632 for epochs in (400, 800, 1600)},
-    **{f'vit-large-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 304_326_632 for epochs in (400, 800, 1600)},
+    **{
+        f'vit-base-p16_mae-{epochs}e-pre_8xb128-coslr-100e_in1k': 86_567_656
+        for epochs in (300, 400, 800, 1600)
+    },
+    **{
+        f'vit-base-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 86_567_656
+        for epochs in (300, 400, 800, 1600)
+    },
+    **{
+        f'vit-large-p16_mae-{epochs}e-pre_8xb128-coslr-50e_in1k': 304_326_632
+        for epochs in (400, 800, 1600)
+    },
+    **{
+        f'vit-large-p16_mae-{epochs}e-pre_8xb2048-linear-coslr-90e_in1k': 304_326_632
+        for epochs in (400, 800, 1600)
+    },
     'vit-huge-p14_mae-1600e-pre_8xb128-coslr-50e_in1k': 632_045_800,
     'vit-huge-p14_mae-1600e-pre_32xb8-coslr-50e_in1k-448px': 633_028_840,
 }
@@ -50,14 +70,24 @@ PARAMETERS = {
 
 def test_nothing_but_the_promised_names_changes():
     def snapshot(word: str) -> dict:
-        done = subprocess.run([sys.executable, '-c', SNAPSHOT, word], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, '-c', SNAPSHOT, word], capture_output=True, text=True, check=True
+        )
         return json.loads(done.stdout.splitlines()[-1])
 
     without, with_plugin = snapshot('without'), snapshot('with')
     replaced = {
-        (kind, name) for kind in without for name in without[kind] if with_plugin[kind].get(name) != without[kind][name]
+        (kind, name)
+        for kind in without
+        for name in without[kind]
+        if with_plugin[kind].get(name) != without[kind][name]
     }
-    added = {(kind, name) for kind in with_plugin for name in with_plugin[kind] if name not in without[kind]}
+    added = {
+        (kind, name)
+        for kind in with_plugin
+        for name in with_plugin[kind]
+        if name not in without[kind]
+    }
     names = {'MAE', 'MAEViT', 'MAEPretrainDecoder', 'MAEPretrainHead'}
     assert replaced == {('MODELS', name) for name in names} | {('hub', name) for name in PARAMETERS}
     assert added == {
@@ -107,14 +137,18 @@ def test_hub():
 
 @pytest.mark.parametrize('name', [*PARAMETERS, ALIAS])
 def test_models_by_name(name):
-    """Config and model of every name: built, the right size, from our files, starting from the right weights."""
+    """Config and model of every name: built, the right size, from our files, starting from the
+    right weights.
+    """
     with torch.device('meta'):
         model = get_model(name)
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS.get(name, 657_074_508)
     assert Path(model._config.filename).is_relative_to(asset_root())
     pretraining = name.startswith('mae_')
     assert isinstance(model, mae_plugin.MAE if pretraining else ImageClassifier)
-    assert model.backbone.patch_embed.projection.stride == ((14, 14) if 'huge' in name else (16, 16))
+    assert model.backbone.patch_embed.projection.stride == (
+        (14, 14) if 'huge' in name else (16, 16)
+    )
     assert bool(model._metainfo.results) != pretraining
     if not pretraining:
         epochs = name.split('mae-')[1].split('-')[0]

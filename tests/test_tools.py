@@ -1,4 +1,6 @@
-"""The tools as people run them, on generated JPEGs: training, resuming, fine-tuning, evaluating, wrong arguments."""
+"""The tools as people run them, on generated JPEGs: training, resuming, fine-tuning, evaluating,
+wrong arguments.
+"""
 
 import json
 import pickle
@@ -64,7 +66,15 @@ def test_resume(pretrained, tmp_path):
     shutil.copytree(pretrained / 'run', work_dir)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     options = [*SMALL_PRETRAIN, 'train_cfg.max_epochs=3']
-    arguments = ['--work-dir', work_dir, '--data-root', pretrained / 'images', '--resume', '--auto-scale-lr', '--amp']
+    arguments = [
+        '--work-dir',
+        work_dir,
+        '--data-root',
+        pretrained / 'images',
+        '--resume',
+        '--auto-scale-lr',
+        '--amp',
+    ]
     arguments += ['--no-validate', '--no-pin-memory', '--no-persistent-workers']
     run('tools/train.py', PRETRAIN, *arguments, '--cfg-options', *options)
     records = scalars(work_dir)
@@ -73,8 +83,12 @@ def test_resume(pretrained, tmp_path):
     old, new = (torch.load(work_dir / f'epoch_{i}.pth', weights_only=True) for i in (2, 3))
     assert new['optimizer']['state'][0]['step'] == old['optimizer']['state'][0]['step'] + 4
     assert len(new['message_hub']['log_scalars']['train/loss']['log_history']) == 12
-    assert not torch.equal(old['state_dict']['backbone.cls_token'], new['state_dict']['backbone.cls_token'])
-    assert torch.equal(old['state_dict']['backbone.pos_embed'], new['state_dict']['backbone.pos_embed'])
+    assert not torch.equal(
+        old['state_dict']['backbone.cls_token'], new['state_dict']['backbone.cls_token']
+    )
+    assert torch.equal(
+        old['state_dict']['backbone.pos_embed'], new['state_dict']['backbone.pos_embed']
+    )
 
 
 @pytest.fixture(scope='module')
@@ -93,35 +107,79 @@ def finetuned(pretrained, imagenet) -> Path:
 
 
 def test_finetuning(pretrained, finetuned):
-    """Starts from the pre-trained encoder: after two steps at nearly no rate its weights are still those."""
+    """Starts from the pre-trained encoder: after two steps at nearly no rate its weights are still
+    those.
+    """
     before = torch.load(pretrained / 'run' / 'epoch_2.pth', weights_only=True)['state_dict']
     after = torch.load(finetuned / 'epoch_1.pth', weights_only=True)['state_dict']
     for name in ('layers.0.attn.qkv.weight', 'patch_embed.projection.weight', 'pos_embed'):
-        torch.testing.assert_close(after[f'backbone.{name}'], before[f'backbone.{name}'], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            after[f'backbone.{name}'], before[f'backbone.{name}'], rtol=0, atol=1e-5
+        )
     assert [record['step'] for record in scalars(finetuned)] == [1, 2]
-    logged = json.loads((next(finetuned.glob('*/vis_data/scalars.json'))).read_text().splitlines()[-1])
+    logged = json.loads(
+        (next(finetuned.glob('*/vis_data/scalars.json'))).read_text().splitlines()[-1]
+    )
     assert 0 <= logged['accuracy/top1'] <= logged['accuracy/top5'] <= 100
 
 
 def test_evaluation(finetuned, imagenet, tmp_path):
     out = tmp_path / 'metrics.json'
-    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out, '--out-item', 'metrics']
-    run('tools/test.py', FINETUNE, finetuned / 'epoch_1.pth', *arguments, '--tta', '--cfg-options', *SMALL_TEST)
+    arguments = [
+        '--work-dir',
+        tmp_path,
+        '--data-root',
+        imagenet,
+        '--out',
+        out,
+        '--out-item',
+        'metrics',
+    ]
+    run(
+        'tools/test.py',
+        FINETUNE,
+        finetuned / 'epoch_1.pth',
+        *arguments,
+        '--tta',
+        '--cfg-options',
+        *SMALL_TEST,
+    )
     assert set(json.loads(out.read_text())) == {'accuracy/top1', 'accuracy/top5'}
 
 
 def test_evaluation_of_a_pretraining_checkpoint(pretrained, imagenet, tmp_path):
     """An untrained head was evaluated, with success."""
-    arguments = [FINETUNE, pretrained / 'run' / 'epoch_2.pth', '--work-dir', tmp_path, '--data-root', imagenet]
+    arguments = [
+        FINETUNE,
+        pretrained / 'run' / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--data-root',
+        imagenet,
+    ]
     done = run('tools/test.py', *arguments, '--cfg-options', *SMALL_TEST, fails=True)
     sentence = done.stderr.splitlines()[-1]
-    assert sentence.startswith('test.py: error: ') and 'epoch_2.pth lacks head.fc.weight, head.fc.bias, so' in sentence
+    assert (
+        sentence.startswith('test.py: error: ')
+        and 'epoch_2.pth lacks head.fc.weight, head.fc.bias, so' in sentence
+    )
 
 
 def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
-    """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning would start from."""
+    """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning
+    would start from.
+    """
     out = tmp_path / 'predictions.pkl'
-    arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--out', out, '--amp', '--no-pin-memory']
+    arguments = [
+        '--work-dir',
+        tmp_path,
+        '--data-root',
+        imagenet,
+        '--out',
+        out,
+        '--amp',
+        '--no-pin-memory',
+    ]
     arguments += ['--show-dir', tmp_path / 'drawn', '--interval', 10]
     run('tools/test.py', FINETUNE, 'None', *arguments, '--cfg-options', *SMALL_TEST)
     predictions = pickle.loads(out.read_bytes())
@@ -133,7 +191,12 @@ def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
 def test_linear_probe(pretrained, imagenet, tmp_path):
     """An epoch of LARS on the frozen encoder: the classifier moves, the encoder does not."""
     checkpoint = pretrained / 'run' / 'epoch_2.pth'
-    options = [*SMALL_FINETUNE, *SMALL_TEST, 'model.neck.input_features=192', 'train_cfg.max_epochs=1']
+    options = [
+        *SMALL_FINETUNE,
+        *SMALL_TEST,
+        'model.neck.input_features=192',
+        'train_cfg.max_epochs=1',
+    ]
     arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--pretrained', checkpoint]
     run('tools/train.py', LINEAR, *arguments, '--cfg-options', *options)
     records = scalars(tmp_path)
@@ -148,7 +211,9 @@ def test_linear_probe(pretrained, imagenet, tmp_path):
 
 
 def test_commands_as_published(pretrained, imagenet, tmp_path):
-    """With data/imagenet in the working directory no folder is named; meta/val.txt lists val/, train/ has folders."""
+    """With data/imagenet in the working directory no folder is named; meta/val.txt lists val/,
+    train/ has folders.
+    """
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(ROOT / name)
     data = tmp_path / 'data' / 'imagenet'
@@ -169,18 +234,35 @@ def test_commands_as_published(pretrained, imagenet, tmp_path):
 def test_base_models_take_a_step(imagenet, tmp_path, recipe):
     """ViT-B at full size: one step of each recipe on two images, and an evaluation of two."""
     config = dict(pretrain=PRETRAIN, finetune=FINETUNE, linear=LINEAR)[recipe]
-    options = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'train_dataloader.dataset.indices=2']
+    options = [
+        'train_dataloader.batch_size=2',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.dataset.indices=2',
+    ]
     options += [
         'train_cfg.max_epochs=1',
         'default_hooks.checkpoint.save_last=False',
         'default_hooks.checkpoint.interval=9',
     ]
     if recipe != 'pretrain':
-        options += ['model.backbone.init_cfg=None', 'val_dataloader.num_workers=0', 'val_dataloader.dataset.indices=2']
-    run('tools/train.py', config, '--work-dir', tmp_path, '--data-root', imagenet, '--cfg-options', *options)
+        options += [
+            'model.backbone.init_cfg=None',
+            'val_dataloader.num_workers=0',
+            'val_dataloader.dataset.indices=2',
+        ]
+    run(
+        'tools/train.py',
+        config,
+        '--work-dir',
+        tmp_path,
+        '--data-root',
+        imagenet,
+        '--cfg-options',
+        *options,
+    )
     (record,) = scalars(tmp_path)
-    # Per-patch-normalised pixels have unit variance, so an untrained decoder errs by one and a little; a classifier
-    # that knows nothing errs by the logarithm of the number of classes.
+    # Per-patch-normalised pixels have unit variance, so an untrained decoder errs by one and a
+    # little; a classifier that knows nothing errs by the logarithm of the number of classes.
     expected = dict(pretrain=(1, 3), finetune=(6.8, 7.1), linear=(5, 9))[recipe]
     assert expected[0] < record['loss'] < expected[1]
     if recipe != 'pretrain':
@@ -203,10 +285,19 @@ def error_of(capfd, *arguments: object) -> str:
     ('arguments', 'message'),
     [
         (['tools/train.py', 'configs/no.py'], 'there is no config configs/no.py'),
-        (['tools/train.py', PRETRAIN], 'the dataset folder data/imagenet/train of train_dataloader does not exist'),
-        (['tools/train.py', PRETRAIN, '--data-root', '/nowhere'], 'the dataset folder /nowhere/train'),
+        (
+            ['tools/train.py', PRETRAIN],
+            'the dataset folder data/imagenet/train of train_dataloader does not exist',
+        ),
+        (
+            ['tools/train.py', PRETRAIN, '--data-root', '/nowhere'],
+            'the dataset folder /nowhere/train',
+        ),
         (['tools/train.py', PRETRAIN, '--wrok-dir', 'x'], 'unrecognized arguments: --wrok-dir'),
-        (['tools/train.py', PRETRAIN, '--cfg-options', 'optim_wraper.optimizer.lr=1'], 'did you mean optim_wrapper?'),
+        (
+            ['tools/train.py', PRETRAIN, '--cfg-options', 'optim_wraper.optimizer.lr=1'],
+            'did you mean optim_wrapper?',
+        ),
         (['tools/train.py', PRETRAIN, '--cfg-options', 'seed'], "form key=value, but got 'seed'"),
         (
             ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--resume', 'no.pth'],
@@ -222,7 +313,14 @@ def error_of(capfd, *arguments: object) -> str:
             "no checkpoint '' to start from; name yours with --pretrained PATH",
         ),
         (
-            ['tools/train.py', FINETUNE, '--data-root', '{imagenet}', '--pretrained', 'http://127.0.0.1:9/weights.pth'],
+            [
+                'tools/train.py',
+                FINETUNE,
+                '--data-root',
+                '{imagenet}',
+                '--pretrained',
+                'http://127.0.0.1:9/weights.pth',
+            ],
             'the weights could not be fetched',
         ),
         (
@@ -230,18 +328,35 @@ def error_of(capfd, *arguments: object) -> str:
             'starts from no pre-trained weights',
         ),
         (
-            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ratio=1.5'],
+            [
+                'tools/train.py',
+                PRETRAIN,
+                '--data-root',
+                '{images}',
+                '--cfg-options',
+                'model.backbone.mask_ratio=1.5',
+            ],
             'mask_ratio=1.5',
         ),
         (
-            ['tools/train.py', PRETRAIN, '--data-root', '{images}', '--cfg-options', 'model.backbone.mask_ration=0.5'],
+            [
+                'tools/train.py',
+                PRETRAIN,
+                '--data-root',
+                '{images}',
+                '--cfg-options',
+                'model.backbone.mask_ration=0.5',
+            ],
             'did you mean mask_ratio?',
         ),
         (
             ['tools/test.py', FINETUNE, 'no.pth', '--data-root', '{imagenet}'],
             "there is no checkpoint 'no.pth' to evaluate",
         ),
-        (['tools/test.py', FINETUNE, 'None'], 'the dataset folder data/imagenet of test_dataloader does not exist'),
+        (
+            ['tools/test.py', FINETUNE, 'None'],
+            'the dataset folder data/imagenet of test_dataloader does not exist',
+        ),
         (['tools/test.py', PRETRAIN, 'None'], 'has no test_dataloader and test_evaluator'),
         (['tools/test.py', FINETUNE, 'None', '--out', 'x.json'], 'must end in .pkl'),
         (['tools/test.py', FINETUNE, 'None', '--tta', '--show'], 'leave out --show'),
@@ -254,24 +369,39 @@ def error_of(capfd, *arguments: object) -> str:
 def test_errors_are_one_sentence(capfd, pretrained, imagenet, tmp_path, arguments, message):
     folders = dict(images=str(pretrained / 'images'), imagenet=str(imagenet))
     tool, *arguments = [argument.format(**folders) for argument in arguments]
-    assert message in error_of(capfd, tool, '--out' if 'demo' in tool else '--work-dir', tmp_path, *arguments)
+    assert message in error_of(
+        capfd, tool, '--out' if 'demo' in tool else '--work-dir', tmp_path, *arguments
+    )
 
 
 def test_errors_end_a_process_without_a_traceback():
     done = run('tools/train.py', PRETRAIN, '--data-root', '/nowhere', fails=True)
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('train.py: error: the dataset folder /nowhere/train')
+    assert done.stderr.splitlines()[-1].startswith(
+        'train.py: error: the dataset folder /nowhere/train'
+    )
 
 
 def test_fewer_images_than_a_batch(pretrained, tmp_path, capfd):
-    arguments = ['--work-dir', tmp_path, '--data-root', pretrained / 'images', '--cfg-options', *SMALL]
-    assert 'fewer training images than one batch' in error_of(capfd, 'tools/train.py', PRETRAIN, *arguments)
+    arguments = [
+        '--work-dir',
+        tmp_path,
+        '--data-root',
+        pretrained / 'images',
+        '--cfg-options',
+        *SMALL,
+    ]
+    assert 'fewer training images than one batch' in error_of(
+        capfd, 'tools/train.py', PRETRAIN, *arguments
+    )
 
 
 def test_a_folder_without_images(tmp_path, capfd):
     (tmp_path / 'train').mkdir()
-    message = error_of(capfd, 'tools/train.py', PRETRAIN, '--data-root', tmp_path, '--work-dir', tmp_path / 'run')
+    message = error_of(
+        capfd, 'tools/train.py', PRETRAIN, '--data-root', tmp_path, '--work-dir', tmp_path / 'run'
+    )
     assert f'there is no image in {tmp_path}/train' in message
 
 
@@ -280,7 +410,9 @@ def test_demo(tmp_path):
     """The whole demo in a few seconds of training on generated images."""
     write_jpegs(tmp_path / 'images' / 'deep' / 'inside', 40, size=(90, 120))
     (tmp_path / 'images' / 'broken.jpg').write_bytes(b'not an image')
-    done = run('tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.5, '--out', tmp_path / 'out')
+    done = run(
+        'tools/demo.py', '--data', tmp_path / 'images', '--minutes', 0.5, '--out', tmp_path / 'out'
+    )
     (results,) = (tmp_path / 'out').iterdir()
     numbers = json.loads((results / 'results.json').read_text())
     assert numbers['train'] + numbers['held_out'] == 40
@@ -300,4 +432,6 @@ def test_demo_on_photographs(tmp_path):
     run('tools/demo.py', '--out', tmp_path)
     (results,) = tmp_path.iterdir()
     scores = json.loads((results / 'results.json').read_text())['psnr_db']
-    assert scores['trained model'] > 2 + max(score for name, score in scores.items() if name != 'trained model')
+    assert scores['trained model'] > 2 + max(
+        score for name, score in scores.items() if name != 'trained model'
+    )

@@ -1,4 +1,6 @@
-"""The tools that draw and extract, as people call them: a checkpoint, none, folders, patterns, wrong arguments."""
+"""The tools that draw and extract, as people call them: a checkpoint, none, folders, patterns,
+wrong arguments.
+"""
 
 import json
 import runpy
@@ -34,7 +36,9 @@ def root(tmp_path_factory):
     Image.new('RGB', (4, 50)).save(root / 'small.png')
     log = root / 'run' / '20260101_000000' / 'vis_data' / 'scalars.json'
     log.parent.mkdir(parents=True)
-    log.write_text(''.join(json.dumps(dict(step=i, loss=1 / i, lr=i / 10)) + '\n' for i in range(1, 20)))
+    log.write_text(
+        ''.join(json.dumps(dict(step=i, loss=1 / i, lr=i / 10)) + '\n' for i in range(1, 20))
+    )
     return root
 
 
@@ -47,12 +51,16 @@ def call(capfd, *arguments: object) -> str:
 
 
 def test_reconstruct(root, tmp_path, capfd):
-    """One figure of four images; losses as from Python; two pages; another ratio in every column."""
+    """One figure of four images; losses as from Python; two pages; another ratio in every
+    column.
+    """
     model = [root / 'config.py', root / 'weights.pth']
     said = call(capfd, 'tools/reconstruct.py', *model, root / 'images', '--out', tmp_path / 'new')
     assert str(tmp_path / 'new' / 'reconstruction.png') in said
     files = sorted((root / 'images').rglob('*.jpg'))
-    results = reconstruct_image(str(root / 'config.py'), files, str(root / 'weights.pth'), batch_size=8)
+    results = reconstruct_image(
+        str(root / 'config.py'), files, str(root / 'weights.pth'), batch_size=8
+    )
     for result in results:
         assert f'{result.loss:.4f}' in said
     with Image.open(tmp_path / 'new' / 'reconstruction.png') as image:
@@ -72,15 +80,33 @@ def test_reconstruct(root, tmp_path, capfd):
         5,
         '--use-ground-truth-stats',
     ]
-    said = call(capfd, 'tools/reconstruct.py', *model, f'{root}/images/**/*.jpg', '--out', tmp_path, *ratios)
-    assert sorted(path.name for path in tmp_path.glob('*.pdf')) == ['reconstruction_001.pdf', 'reconstruction_002.pdf']
+    said = call(
+        capfd, 'tools/reconstruct.py', *model, f'{root}/images/**/*.jpg', '--out', tmp_path, *ratios
+    )
+    assert sorted(path.name for path in tmp_path.glob('*.pdf')) == [
+        'reconstruction_001.pdf',
+        'reconstruction_002.pdf',
+    ]
     assert said.count('50%') == said.count('75%') == len(files)
 
 
 def test_extract_features(root, tmp_path, capfd):
-    arguments = [root / 'config.py', 'None', root / 'images', root / 'images' / '001.jpg', '--pool', 'cls']
+    arguments = [
+        root / 'config.py',
+        'None',
+        root / 'images',
+        root / 'images' / '001.jpg',
+        '--pool',
+        'cls',
+    ]
     said = call(
-        capfd, 'tools/extract_features.py', *arguments, '--out', tmp_path / 'f.npz', '--pca', tmp_path / 'pca.png'
+        capfd,
+        'tools/extract_features.py',
+        *arguments,
+        '--out',
+        tmp_path / 'f.npz',
+        '--pca',
+        tmp_path / 'pca.png',
     )
     assert '32 features of 5 images' in said
     with np.load(tmp_path / 'f.npz') as stored:
@@ -101,30 +127,80 @@ def test_plot_log(root, tmp_path, capfd):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['reconstruct', 'no.py', 'None', '{root}/images', '--out', '{new}'], 'there is no config no.py'),
+        (
+            ['reconstruct', 'no.py', 'None', '{root}/images', '--out', '{new}'],
+            'there is no config no.py',
+        ),
         (['reconstruct', 'no-model', 'None', '{root}/images', '--out', '{new}'], 'no-model'),
-        (['reconstruct', '{root}/config.py', '{root}/images', '--out', '{new}'], 'or None to look at the model'),
-        (['reconstruct', '{root}/config.py', 'no.pth', '{root}/images', '--out', '{new}'], "no checkpoint 'no.pth'"),
-        (['reconstruct', '{root}/config.py', '{root}/weights.pth', '--out', '{new}'], 'name images, too'),
-        (['reconstruct', '{root}/config.py', 'None', '{root}/no.jpg', '--out', '{new}'], 'with matches {root}/no.jpg'),
+        (
+            ['reconstruct', '{root}/config.py', '{root}/images', '--out', '{new}'],
+            'or None to look at the model',
+        ),
+        (
+            ['reconstruct', '{root}/config.py', 'no.pth', '{root}/images', '--out', '{new}'],
+            "no checkpoint 'no.pth'",
+        ),
+        (
+            ['reconstruct', '{root}/config.py', '{root}/weights.pth', '--out', '{new}'],
+            'name images, too',
+        ),
+        (
+            ['reconstruct', '{root}/config.py', 'None', '{root}/no.jpg', '--out', '{new}'],
+            'with matches {root}/no.jpg',
+        ),
         (
             ['reconstruct', '{root}/config.py', 'None', '{root}/text.jpg', '--out', '{new}'],
             'cannot be read as an image',
         ),
-        (['reconstruct', '{root}/config.py', 'None', '{root}/small.png', '--out', '{new}'], 'is too small: 50 x 4'),
         (
-            ['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--rows', '0'],
+            ['reconstruct', '{root}/config.py', 'None', '{root}/small.png', '--out', '{new}'],
+            'is too small: 50 x 4',
+        ),
+        (
+            [
+                'reconstruct',
+                '{root}/config.py',
+                'None',
+                '{root}/images',
+                '--out',
+                '{new}',
+                '--rows',
+                '0',
+            ],
             '--rows: 0 is no whole',
         ),
         (
-            ['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--mask-ratio', '75'],
+            [
+                'reconstruct',
+                '{root}/config.py',
+                'None',
+                '{root}/images',
+                '--out',
+                '{new}',
+                '--mask-ratio',
+                '75',
+            ],
             'mask_ratio=75.0 is out of range',
         ),
         (
-            ['reconstruct', '{root}/config.py', 'None', '{root}/images', '--out', '{new}', '--bands', '0', '1', '9'],
+            [
+                'reconstruct',
+                '{root}/config.py',
+                'None',
+                '{root}/images',
+                '--out',
+                '{new}',
+                '--bands',
+                '0',
+                '1',
+                '9',
+            ],
             'bands=(0, 1, 9) are not three of the channels 0 to 2',
         ),
-        (['extract_features', NAME, 'None', '{root}/images', '--out', '{new}.txt'], 'must end in one of these'),
+        (
+            ['extract_features', NAME, 'None', '{root}/images', '--out', '{new}.txt'],
+            'must end in one of these',
+        ),
         (['plot_log', '{root}/images', '--out', '{new}.png'], 'holds no log of a run'),
         (
             ['plot_log', '{root}/run', '--keys', 'los', '--out', '{new}.png'],
@@ -142,7 +218,14 @@ def test_errors_are_one_sentence(capfd, root, tmp_path, arguments, message):
 
 def test_nothing_is_overwritten(root, tmp_path, capfd):
     (tmp_path / 'reconstruction.png').write_text('mine')
-    arguments = ['tools/reconstruct.py', root / 'config.py', 'None', root / 'images', '--out', tmp_path]
+    arguments = [
+        'tools/reconstruct.py',
+        root / 'config.py',
+        'None',
+        root / 'images',
+        '--out',
+        tmp_path,
+    ]
     assert 'reconstruction.png is there already' in error_of(capfd, *arguments)
     assert (tmp_path / 'reconstruction.png').read_text() == 'mine'
     call(capfd, *arguments, '--force')

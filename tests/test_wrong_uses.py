@@ -1,4 +1,6 @@
-"""The tools used wrongly: every end is one sentence that names what is wrong, and none is bare Python."""
+"""The tools used wrongly: every end is one sentence that names what is wrong, and none is bare
+Python.
+"""
 
 import ctypes
 from pathlib import Path
@@ -17,7 +19,9 @@ NAME = 'mae_vit-mini-p8_1xb128-coslr-20e_64px'
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory) -> Path:
-    """Images in data/, a work dir with a checkpoint of NAME in run/, one with NaN in nan.pth, and broken files."""
+    """Images in data/, a work dir with a checkpoint of NAME in run/, one with NaN in nan.pth, and
+    broken files.
+    """
     root = tmp_path_factory.mktemp('wrong')
     write_jpegs(root / 'data' / 'train' / 'a', 8)
     write_jpegs(root / 'data' / 'val' / 'a', 2)
@@ -26,7 +30,9 @@ def place(tmp_path_factory) -> Path:
     (root / 'run').mkdir()
     torch.manual_seed(0)
     state_dict = get_model(cfg).state_dict()
-    checkpoint = dict(meta=dict(cfg=cfg.pretty_text, epoch=1, iter=2), state_dict=state_dict, message_hub={})
+    checkpoint = dict(
+        meta=dict(cfg=cfg.pretty_text, epoch=1, iter=2), state_dict=state_dict, message_hub={}
+    )
     torch.save(checkpoint, root / 'run' / 'epoch_1.pth')
     state_dict['backbone.cls_token'].fill_(torch.nan)
     torch.save(checkpoint, root / 'nan.pth')
@@ -52,7 +58,10 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
         (['train', '{root}/other.py'], '{root}/other.py configures no model'),
         (['train', '{run}/epoch_1.pth'], '{run}/epoch_1.pth holds weights and is no config'),
         (['train', NAME[:-1]], f'did you mean {NAME}?'),
-        ([*TRAIN, '--epochs', '5'], 'instead of --epochs give --cfg-options train_cfg.max_epochs=N'),
+        (
+            [*TRAIN, '--epochs', '5'],
+            'instead of --epochs give --cfg-options train_cfg.max_epochs=N',
+        ),
         ([*TRAIN, '--data_root', 'x'], 'did you mean --data-root?'),
         ([*TRAIN, '--batch-size', '0'], '0 is no whole number of at least 1'),
         (
@@ -64,27 +73,60 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
             'cannot be used (No such file',
         ),
         ([*TRAIN, '--cfg-options', 'train_dataloader.batchsize=2'], 'did you mean batch_size?'),
-        ([*TRAIN, '--cfg-options', 'train_dataloader.batch_size=0'], 'batch_size=0 must be at least 1'),
-        ([*TRAIN, '--cfg-options', 'model.backbone=5'], 'model.backbone=5 must be a dict of settings with a type'),
+        (
+            [*TRAIN, '--cfg-options', 'train_dataloader.batch_size=0'],
+            'batch_size=0 must be at least 1',
+        ),
+        (
+            [*TRAIN, '--cfg-options', 'model.backbone=5'],
+            'model.backbone=5 must be a dict of settings with a type',
+        ),
         ([*TRAIN, '--cfg-options', 'custom_hooks.3.minutes=5'], 'must be a list of hooks'),
         ([*TRAIN, '--cfg-options', 'custom_imports.imports=[no_such_module]'], 'no_such_module'),
-        ([*TEST, '--out', '{root}/file/p.pkl'], '{root}/file/p.pkl cannot be written (it is a file); name another'),
-        ([*TEST, '--out', '{root}', '--out-item', 'metrics'], '{root} cannot be written (it is a folder)'),
-        ([*TEST, '--out', '/proc/x/m.json', '--out-item', 'metrics'], '/proc/x/m.json cannot be written (No such'),
-        ([*TEST, '--show-dir', '{root}/file'], 'the folder {root}/file cannot be used (it is a file); name another'),
-        (['reconstruct', *LOOK, '{root}/file'], 'the folder {root}/file cannot be used (it is a file); name another'),
+        (
+            [*TEST, '--out', '{root}/file/p.pkl'],
+            '{root}/file/p.pkl cannot be written (it is a file); name another',
+        ),
+        (
+            [*TEST, '--out', '{root}', '--out-item', 'metrics'],
+            '{root} cannot be written (it is a folder)',
+        ),
+        (
+            [*TEST, '--out', '/proc/x/m.json', '--out-item', 'metrics'],
+            '/proc/x/m.json cannot be written (No such',
+        ),
+        (
+            [*TEST, '--show-dir', '{root}/file'],
+            'the folder {root}/file cannot be used (it is a file); name another',
+        ),
+        (
+            ['reconstruct', *LOOK, '{root}/file'],
+            'the folder {root}/file cannot be used (it is a file); name another',
+        ),
         (['extract_features', *LOOK, '{root}/file/f.npz'], 'the folder {root}/file cannot be used'),
         (['prepare_dataset', '{data}', '{root}/file'], 'the folder {root}/file cannot be used'),
         (['test', NAME, '{run}/epoch_1.pth'], 'has no test_dataloader and test_evaluator'),
         (['reconstruct', *LOOK, '{new}', '--device', 'tpu9'], 'device tpu9 is unknown'),
-        (['reconstruct', *LOOK, '{new}', '--device', 'cuda:99'], 'device cuda:99 asks for a GPU, but this machine has'),
-        (['reconstruct', *LOOK, '{new}', '--batch-size', '-1'], '-1 is no whole number of at least 1'),
+        (
+            ['reconstruct', *LOOK, '{new}', '--device', 'cuda:99'],
+            'device cuda:99 asks for a GPU, but this machine has',
+        ),
+        (
+            ['reconstruct', *LOOK, '{new}', '--batch-size', '-1'],
+            '-1 is no whole number of at least 1',
+        ),
         (
             ['reconstruct', NAME, '{root}/nan.pth', '{data}/train', '--out', '{new}'],
             'NaN or infinite, in backbone.',
         ),
-        (['reconstruct', '{root}/nan.pth', '{data}/train', '--out', '{new}'], 'NaN or infinite, in backbone.'),
-        (['extract_features', NAME, '{root}/nan.pth', '{data}/train', '--out', '{new}.npz'], 'weights that are NaN'),
+        (
+            ['reconstruct', '{root}/nan.pth', '{data}/train', '--out', '{new}'],
+            'NaN or infinite, in backbone.',
+        ),
+        (
+            ['extract_features', NAME, '{root}/nan.pth', '{data}/train', '--out', '{new}.npz'],
+            'weights that are NaN',
+        ),
         (
             ['export_encoder', '{root}/nan.pth', '{new}.pth', '--to', 'timm'],
             'nan.pth holds weights that are NaN',
@@ -93,11 +135,34 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
             ['convert_checkpoint', '{root}/nan.pth', '{new}.pth', '--to', 'mae'],
             'nan.pth holds weights that are NaN',
         ),
-        (['reconstruct', NAME[:-1], 'None', '{data}/train', '--out', '{new}'], f'did you mean {NAME}?'),
-        (['reconstruct', '{data}', '{data}/train', '--out', '{new}'], '{data} holds no checkpoint of a run'),
-        (['export_encoder', '{run}/epoch_1.pth', '{new}.pth', '--to', 'timm', '--num-heads', '0'], 'at least 1'),
-        (['channel_stats', NAME, '--data-root', '{data}', '--num-workers', '-1'], '-1 is no whole number'),
-        (['prepare_dataset', '{data}', '{new}', '--workers', '0'], '0 is no whole number of at least 1'),
+        (
+            ['reconstruct', NAME[:-1], 'None', '{data}/train', '--out', '{new}'],
+            f'did you mean {NAME}?',
+        ),
+        (
+            ['reconstruct', '{data}', '{data}/train', '--out', '{new}'],
+            '{data} holds no checkpoint of a run',
+        ),
+        (
+            [
+                'export_encoder',
+                '{run}/epoch_1.pth',
+                '{new}.pth',
+                '--to',
+                'timm',
+                '--num-heads',
+                '0',
+            ],
+            'at least 1',
+        ),
+        (
+            ['channel_stats', NAME, '--data-root', '{data}', '--num-workers', '-1'],
+            '-1 is no whole number',
+        ),
+        (
+            ['prepare_dataset', '{data}', '{new}', '--workers', '0'],
+            '0 is no whole number of at least 1',
+        ),
         (['make_examples', 'bands', '{new}', '--seed', '-1'], '-1 is no whole number'),
         (['demo', '--data', '{data}', '--device', 'tpu9'], 'device tpu9 is unknown'),
     ],
@@ -120,14 +185,38 @@ def drop_capabilities() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([*TRAIN[:-1], '{locked}'], 'the work dir {locked} cannot be used (it may not be written); name another'),
-        ([*TRAIN[:-1], '{locked}/run'], 'the work dir {locked}/run cannot be used (Permission denied); name another'),
-        ([*TEST, '--out', '{locked}/p.pkl'], '{locked}/p.pkl cannot be written (it may not be written); name another'),
-        (['prepare_dataset', '{data}', '{locked}'], 'the folder {locked} cannot be used (it may not be written)'),
-        (['prepare_dataset', '{data}', '{locked}/x'], 'the folder {locked}/x cannot be used (Permission denied)'),
-        (['reconstruct', *LOOK, '{locked}'], 'the folder {locked} cannot be used (it may not be written)'),
-        (['extract_features', *LOOK, '{locked}/f.npz'], 'the folder {locked} cannot be used (it may not be written)'),
-        (['convert_checkpoint', '{run}/epoch_1.pth', '{locked}/c.pth', '--to', 'mae'], 'the folder {locked} cannot be'),
+        (
+            [*TRAIN[:-1], '{locked}'],
+            'the work dir {locked} cannot be used (it may not be written); name another',
+        ),
+        (
+            [*TRAIN[:-1], '{locked}/run'],
+            'the work dir {locked}/run cannot be used (Permission denied); name another',
+        ),
+        (
+            [*TEST, '--out', '{locked}/p.pkl'],
+            '{locked}/p.pkl cannot be written (it may not be written); name another',
+        ),
+        (
+            ['prepare_dataset', '{data}', '{locked}'],
+            'the folder {locked} cannot be used (it may not be written)',
+        ),
+        (
+            ['prepare_dataset', '{data}', '{locked}/x'],
+            'the folder {locked}/x cannot be used (Permission denied)',
+        ),
+        (
+            ['reconstruct', *LOOK, '{locked}'],
+            'the folder {locked} cannot be used (it may not be written)',
+        ),
+        (
+            ['extract_features', *LOOK, '{locked}/f.npz'],
+            'the folder {locked} cannot be used (it may not be written)',
+        ),
+        (
+            ['convert_checkpoint', '{run}/epoch_1.pth', '{locked}/c.pth', '--to', 'mae'],
+            'the folder {locked} cannot be',
+        ),
     ],
 )
 def test_a_place_that_may_not_be_written(capfd, place, tmp_path, arguments, message):

@@ -2,8 +2,9 @@
 
 python tools/channel_stats.py configs/mae/mae_vit-mini-p12_bands-120px.py --data-root data/tiles
 
-Reads as training does: by the dataset of the config and the first step of its pipeline. Prints what goes into
-``data_preprocessor``, with channels in the order in which it sees them and without pixels that hold its ``nodata``.
+Reads as training does: by the dataset of the config and the first step of its pipeline. Prints what
+goes into ``data_preprocessor``, with channels in the order in which it sees them and without pixels
+that hold its ``nodata``.
 """
 
 import argparse
@@ -12,10 +13,10 @@ import argparse
 import early_signals  # noqa: F401
 
 # isort: split
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.apis.launch import check_data, load_config
+from mae_plugin.cli.arguments import Parser, add_common_arguments, natural, positive
 from mae_plugin.data.statistics import channel_statistics
-from mae_plugin.engine.arguments import Parser, add_common_arguments, natural, positive
-from mae_plugin.engine.errors import SetupErrors
-from mae_plugin.engine.launch import check_data, load_config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
@@ -23,7 +24,9 @@ from mmpretrain.registry import DATASETS
 def parse_args() -> argparse.Namespace:
     parser = Parser(description='Measure mean and standard deviation of every channel.')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('--max-images', type=positive, help='read so many, chosen at random; all if left out')
+    parser.add_argument(
+        '--max-images', type=positive, help='read so many, chosen at random; all if left out'
+    )
     parser.add_argument('--num-workers', type=natural, default=2, help='processes that read')
     add_common_arguments(parser)
     args = parser.parse_args()
@@ -38,7 +41,10 @@ def main() -> None:
         cfg = load_config(args)
         check_data(cfg, 'train_dataloader')
         preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        dataset = {**cfg.train_dataloader.dataset, 'pipeline': cfg.train_dataloader.dataset.pipeline[:1]}
+        dataset = {
+            **cfg.train_dataloader.dataset,
+            'pipeline': cfg.train_dataloader.dataset.pipeline[:1],
+        }
         nodata = preprocessor.get('nodata')
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             found = channel_statistics(
@@ -47,7 +53,11 @@ def main() -> None:
                 args.max_images,
                 args.num_workers,
             )
-    order = slice(None, None, -1) if preprocessor.get('to_rgb') and len(found.mean) == 3 else slice(None)
+    order = (
+        slice(None, None, -1)
+        if preprocessor.get('to_rgb') and len(found.mean) == 3
+        else slice(None)
+    )
     print(f'{found.images} images, {found.pixels:,} pixels')
     for name, values in (('mean', found.mean), ('std', found.std)):
         print(f'{name}=[{", ".join(f"{value:.6g}" for value in values[order])}],')

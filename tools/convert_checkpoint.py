@@ -11,29 +11,45 @@ from pathlib import Path
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.checkpoints import trust_checkpoints
-from mae_plugin.checkpoints.convert import fit, read_source, write_target
-from mae_plugin.checkpoints.layouts import LAYOUTS
-from mae_plugin.checkpoints.sizes import sizes_of
-from mae_plugin.engine.arguments import Parser, positive
-from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.cli.arguments import Parser, positive
+from mae_plugin.weights import trust_checkpoints
+from mae_plugin.weights.architecture import sizes_of
+from mae_plugin.weights.convert import fit, read_source, write_target
+from mae_plugin.weights.layouts import LAYOUTS
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description='Convert weights between layouts.')
-    parser.add_argument('source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder')
-    parser.add_argument('target', metavar='DST', type=Path, help='.pth or .safetensors; for hf also a folder')
-    parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout to write')
-    parser.add_argument('--num-heads', type=positive, help="the encoder's attention heads, if nothing else tells them")
     parser.add_argument(
-        '--decoder-num-heads', type=positive, help="the decoder's attention heads, if nothing else does"
+        'source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder'
     )
-    parser.add_argument('--img-size', type=positive, nargs='+', metavar='PIXELS', help='fit to images of this H [W]')
-    parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches now, if not a square')
+    parser.add_argument(
+        'target', metavar='DST', type=Path, help='.pth or .safetensors; for hf also a folder'
+    )
+    parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout to write')
+    parser.add_argument(
+        '--num-heads',
+        type=positive,
+        help="the encoder's attention heads, if nothing else tells them",
+    )
+    parser.add_argument(
+        '--decoder-num-heads',
+        type=positive,
+        help="the decoder's attention heads, if nothing else does",
+    )
+    parser.add_argument(
+        '--img-size', type=positive, nargs='+', metavar='PIXELS', help='fit to images of this H [W]'
+    )
+    parser.add_argument(
+        '--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches now, if not a square'
+    )
     parser.add_argument('--in-channels', type=positive, help='fit to images of so many channels')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle whatever SRC holds, which can run any code',
     )
     args = parser.parse_args()
     if args.img_size and len(args.img_size) > 2:
@@ -48,7 +64,9 @@ def main() -> None:
             trust_checkpoints()
         source = read_source(args.source, args.src_grid and tuple(args.src_grid))
         fit(source, args.img_size and (args.img_size[0], args.img_size[-1]), args.in_channels)
-        weights = write_target(source, args.target, args.to, args.num_heads, args.decoder_num_heads, force=args.force)
+        weights = write_target(
+            source, args.target, args.to, args.num_heads, args.decoder_num_heads, force=args.force
+        )
     sizes = sizes_of(source.state_dict, source.grid)
     for name, value in {
         'source': f'{args.source}, {source.content}',

@@ -1,7 +1,7 @@
 """Ends a tool in one sentence on a signal that comes before there is anything to save.
 
-Imported before all that takes seconds to import. Ctrl-C ends with 130; SIGTERM and SIGUSR1 end training with 75, as
-they do later on (see PreemptionHook).
+Imported before all that takes seconds to import. Ctrl-C ends with 130; SIGTERM and SIGUSR1 end
+training with 75, as they do later on (see PreemptionHook).
 """
 
 import os
@@ -14,7 +14,9 @@ _TOOL = os.path.basename(sys.argv[0])
 
 
 def _has_to_clean_up() -> bool:
-    """Returns whether the tool is at work, and is one that removes unfinished files when it is interrupted."""
+    """Returns whether the tool is at work, and is one that removes unfinished files when it is
+    interrupted.
+    """
     return _TOOL not in ('train.py', 'test.py') and hasattr(sys.modules['__main__'], 'main')
 
 

@@ -11,22 +11,34 @@ from pathlib import Path
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.checkpoints import trust_checkpoints
-from mae_plugin.checkpoints.convert import export_encoder, read_source
-from mae_plugin.engine.arguments import Parser, positive
-from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.cli.arguments import Parser, positive
+from mae_plugin.weights import trust_checkpoints
+from mae_plugin.weights.convert import export_encoder, read_source
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description='Export an encoder.')
-    parser.add_argument('source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder')
-    parser.add_argument('target', metavar='DST', type=Path, help='.pth or .safetensors, .onnx, or a folder for hf')
-    parser.add_argument('--to', choices=['mmpretrain', 'timm', 'hf', 'onnx'], required=True, help='what to write')
-    parser.add_argument('--num-heads', type=positive, help='attention heads, if nothing else tells them')
-    parser.add_argument('--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches, if not a square')
+    parser.add_argument(
+        'source', metavar='SRC', help='a .pth or .safetensors file, or a Hugging Face folder'
+    )
+    parser.add_argument(
+        'target', metavar='DST', type=Path, help='.pth or .safetensors, .onnx, or a folder for hf'
+    )
+    parser.add_argument(
+        '--to', choices=['mmpretrain', 'timm', 'hf', 'onnx'], required=True, help='what to write'
+    )
+    parser.add_argument(
+        '--num-heads', type=positive, help='attention heads, if nothing else tells them'
+    )
+    parser.add_argument(
+        '--src-grid', type=int, nargs=2, metavar=('H', 'W'), help='patches, if not a square'
+    )
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='unpickle whatever SRC holds, which can run any code'
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle whatever SRC holds, which can run any code',
     )
     return parser.parse_args()
 

@@ -10,20 +10,29 @@ from pathlib import Path
 import early_signals  # noqa: F401
 
 # isort: split
+from mae_plugin.analysis.features import check_feature_file
 from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
-from mae_plugin.apis.features import check_feature_file
-from mae_plugin.data.names import printable
-from mae_plugin.engine.arguments import Parser, add_model_arguments, positive
-from mae_plugin.engine.errors import SetupErrors
-from mae_plugin.engine.launch import read_model_arguments
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.apis.launch import read_model_arguments
+from mae_plugin.cli.arguments import Parser, add_model_arguments, positive
+from mae_plugin.utils.printable import printable
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__.split('\n\n')[0])
     add_model_arguments(parser)
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='.npz, or .parquet with pyarrow')
-    parser.add_argument('--pool', choices=['mean', 'cls'], default='mean', help='of the patch tokens, or class token')
-    parser.add_argument('--pca', type=Path, metavar='PICTURE', help='draw principal components of patch tokens here')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FILE', help='.npz, or .parquet with pyarrow'
+    )
+    parser.add_argument(
+        '--pool',
+        choices=['mean', 'cls'],
+        default='mean',
+        help='of the patch tokens, or class token',
+    )
+    parser.add_argument(
+        '--pca', type=Path, metavar='PICTURE', help='draw principal components of patch tokens here'
+    )
     parser.add_argument('--pca-images', type=positive, default=16, help='of how many images')
     return parser.parse_args()
 
@@ -38,7 +47,9 @@ def main() -> None:
         save_features(args.out, features, images, args.force)
         print(printable(f'{args.out}: {features.shape[1]} features of {len(images)} images'))
         if args.pca:
-            pictures, colours = inferencer.colour_patches(images[: args.pca_images], args.batch_size)
+            pictures, colours = inferencer.colour_patches(
+                images[: args.pca_images], args.batch_size
+            )
             save_figure(draw_tokens(pictures, colours), args.pca, args.force)
             print(printable(args.pca))
 

@@ -1,4 +1,5 @@
-"""Makes a small labelled dataset to try unusual images on, split into train/ and val/ with a folder per class.
+"""Makes a small labelled dataset to try unusual images on, split into train/ and val/ with a folder
+per class.
 
 python tools/make_examples.py gray data/gray          # solar cells of the package elpv-dataset: one channel, 8 bits
 python tools/make_examples.py bands data/bands        # drawn tiles of land: 13 bands, 120 x 120, 16-bit TIFF
@@ -16,8 +17,8 @@ import early_signals  # noqa: F401
 # isort: split
 import numpy as np
 import tifffile
-from mae_plugin.engine.arguments import Parser, natural
-from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.cli.arguments import Parser, natural
 from rich.progress import track
 
 # Reflectance in 1/10000 from blue to infrared, as the eye of a satellite might see it.
@@ -31,19 +32,26 @@ SOUNDS = ('rising', 'falling', 'chord', 'clicks')
 
 
 def tile(random: np.random.Generator, kind: str, size: int = 120) -> np.ndarray:
-    """Mostly one kind of land with its texture, some of another, noise, and at times a corner without data (0)."""
+    """Mostly one kind of land with its texture, some of another, noise, and at times a corner
+    without data (0).
+    """
     rows, columns = np.mgrid[:size, :size]
     other = random.choice([name for name in SPECTRA if name != kind])
     waves = sum(
-        np.sin(2 * np.pi * (f * rows + g * columns) / size + random.uniform(0, 7)) / (1 + abs(f) + abs(g))
+        np.sin(2 * np.pi * (f * rows + g * columns) / size + random.uniform(0, 7))
+        / (1 + abs(f) + abs(g))
         for f, g in random.integers(-3, 4, (8, 2))
     )
     share = np.where(waves > np.quantile(waves, random.uniform(0.65, 0.95)), 1.0, 0.0)[..., None]
     angle, width = random.uniform(0, np.pi), random.uniform(5, 12)
-    along, across = rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+    along, across = (
+        rows * np.cos(angle) + columns * np.sin(angle),
+        columns * np.cos(angle) - rows * np.sin(angle),
+    )
     texture = {
         'field': 0.25 * np.sign(np.sin(2 * np.pi * along / width)),
-        'forest': 0.3 * (np.sin(rows * 1.1) * np.sin(columns * 1.3) + random.normal(0, 0.5, (size, size))),
+        'forest': 0.3
+        * (np.sin(rows * 1.1) * np.sin(columns * 1.3) + random.normal(0, 0.5, (size, size))),
         'town': 0.5 * ((along % (2 * width) < 3) | (across % (2 * width) < 3)),
         'water': 0.1 * np.sin(2 * np.pi * along / (3 * width)),
     }[kind][..., None]
@@ -68,8 +76,13 @@ def sonogram(random: np.random.Generator, kind: str) -> np.ndarray:
         centres = [low * (1 + 0.5 * i) for i in range(4)]
     if kind == 'clicks':
         inside &= time % random.integers(12, 30) < 3
-    level = sum(np.exp(-(((pitch - centre) / 2.5) ** 2)) / (i + 1) for i, centre in enumerate(centres)) * inside
-    return (10 * np.log10(level + 0.01 * random.exponential(1, level.shape) + 1e-4)).astype(np.float32)
+    level = (
+        sum(np.exp(-(((pitch - centre) / 2.5) ** 2)) / (i + 1) for i, centre in enumerate(centres))
+        * inside
+    )
+    return (10 * np.log10(level + 0.01 * random.exponential(1, level.shape) + 1e-4)).astype(
+        np.float32
+    )
 
 
 def solar_cells() -> Iterator[tuple[str, Path]]:
@@ -88,11 +101,15 @@ def main() -> None:
     parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('kind', choices=['gray', 'bands', 'sonograms'])
     parser.add_argument('folder', type=Path, help='where to write them; must not hold anything yet')
-    parser.add_argument('--number', type=int, default=800, help='how many to draw; a fifth of them goes into val/')
+    parser.add_argument(
+        '--number', type=int, default=800, help='how many to draw; a fifth of them goes into val/'
+    )
     parser.add_argument('--seed', type=natural, default=0)
     args = parser.parse_args()
     if args.number < 20:
-        parser.error(f'--number {args.number} is too few for four classes in two parts; at least 20')
+        parser.error(
+            f'--number {args.number} is too few for four classes in two parts; at least 20'
+        )
     if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
         parser.error(f'{args.folder} exists and is not an empty folder; name a new one')
     random = np.random.default_rng(args.seed)
@@ -111,7 +128,9 @@ def main() -> None:
                 shutil.copyfile(path, folder / path.name)
             elif args.kind == 'bands':
                 image = tile(random, label)
-                tifffile.imwrite(folder / f'{i:05d}.tif', image, photometric='minisblack', planarconfig='contig')
+                tifffile.imwrite(
+                    folder / f'{i:05d}.tif', image, photometric='minisblack', planarconfig='contig'
+                )
             else:
                 np.save(folder / f'{i:05d}.npy', sonogram(random, label))
 

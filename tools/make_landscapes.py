@@ -1,4 +1,5 @@
-"""Draws a folder of small landscapes to try things on: images that are nobody's, as many as one likes.
+"""Draws a folder of small landscapes to try things on: images that are nobody's, as many as one
+likes.
 
 python tools/make_landscapes.py FOLDER --number 3000
 """
@@ -12,10 +13,14 @@ from rich.progress import track
 
 
 def landscape(random: np.random.Generator, size: int) -> np.ndarray:
-    """A sky with a sun, hills one behind the other, and at times a lake that mirrors them: (size, size, 3) uint8."""
+    """A sky with a sun, hills one behind the other, and at times a lake that mirrors them: (size,
+    size, 3) uint8.
+    """
     x, y = np.meshgrid(np.linspace(0, 1, size), np.linspace(0, 1, size))
     hue = random.uniform(0.4, 1, 3)
-    picture = (1 - y)[..., None] * hue * random.uniform(0.5, 1) + y[..., None] * (1.1 - 0.3 * hue[::-1])
+    picture = (1 - y)[..., None] * hue * random.uniform(0.5, 1) + y[..., None] * (
+        1.1 - 0.3 * hue[::-1]
+    )
     centre, radius = random.uniform([0.1, 0.05], [0.9, 0.4]), random.uniform(0.05, 0.12)
     distance = np.hypot(x - centre[0], y - centre[1])[..., None]
     warm = np.array([1.0, random.uniform(0.75, 1), random.uniform(0.3, 0.8)])
@@ -29,11 +34,15 @@ def landscape(random: np.random.Generator, size: int) -> np.ndarray:
             phase, height = random.uniform(0, 2 * np.pi), random.normal(0, 0.07) / frequency
             ridge = ridge + height * np.sin(2 * np.pi * frequency * x + phase)
         shade = far + (near - far) * (i + 1) / layers
-        picture = np.where((y > ridge)[..., None], shade * (1.15 - 0.3 * (y - ridge))[..., None], picture)
+        picture = np.where(
+            (y > ridge)[..., None], shade * (1.15 - 0.3 * (y - ridge))[..., None], picture
+        )
     if random.random() < 0.5:
         shore = int(size * random.uniform(0.7, 0.85))
         mirrored = picture[2 * shore - size : shore][::-1]
-        waves = 1 + 0.06 * np.sin(np.arange(size - shore) ** 1.3 + random.uniform(0, 6))[:, None, None]
+        waves = (
+            1 + 0.06 * np.sin(np.arange(size - shore) ** 1.3 + random.uniform(0, 6))[:, None, None]
+        )
         picture[shore:] = mirrored * waves * np.array([0.75, 0.85, 0.95])
     return (255 * picture.clip(0, 1)).round().astype(np.uint8)
 

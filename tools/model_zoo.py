@@ -1,11 +1,12 @@
-"""Counts parameters and multiply-adds of every model in the index and prints them beside the published ones.
+"""Counts parameters and multiply-adds of every model in the index and prints them beside the
+published ones.
 
 python tools/model_zoo.py            # the table, in Markdown
 python tools/model_zoo.py --check    # exit code 1 on any difference
 
-FLOPs are multiply-adds of the unmasked forward pass on one image, as ``mmengine.analysis`` counts them. The last
-column is what a step of pre-training really computes per image: forward pass at 75 % masking, two operations to a
-multiply-add, times three for the backward pass.
+FLOPs are multiply-adds of the unmasked forward pass on one image, as ``mmengine.analysis`` counts
+them. The last column is what a step of pre-training really computes per image: forward pass at 75 %
+masking, two operations to a multiply-add, times three for the backward pass.
 """
 
 import argparse
@@ -20,7 +21,10 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmpretrain.models.utils.attention import MultiheadAttention, scaled_dot_product_attention_pyimpl
+from mmpretrain.models.utils.attention import (
+    MultiheadAttention,
+    scaled_dot_product_attention_pyimpl,
+)
 from mmpretrain.registry import MODELS
 from rich.console import Console
 from rich.progress import track
@@ -28,7 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def build(config: Config, device: str) -> torch.nn.Module:
-    """Builds the model of a config without weights, its attention written out as matrix products."""
+    """Builds the model of a config without weights, its attention written out as matrix
+    products.
+    """
     config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device(device):
         model = MODELS.build(config.model).eval()
@@ -45,16 +51,22 @@ def count_parameters(config: Config) -> int:
 
 
 def count_flops(config: Config) -> int:
-    """Multiply-adds of the unmasked forward pass on one image; on the CPU, as the analyser fails on meta."""
+    """Multiply-adds of the unmasked forward pass on one image; on the CPU, as the analyser fails on
+    meta.
+    """
     size = config.model.backbone.get('img_size', 224)
     with torch.inference_mode():
         return int(
-            get_model_complexity_info(build(config, 'cpu'), (3, size, size), show_table=False, show_arch=False)['flops']
+            get_model_complexity_info(
+                build(config, 'cpu'), (3, size, size), show_table=False, show_arch=False
+            )['flops']
         )
 
 
 def count_step(config: Config) -> int | None:
-    """Operations of one step of pre-training per image, forward and backward; None for a classifier."""
+    """Operations of one step of pre-training per image, forward and backward; None for a
+    classifier.
+    """
     model = build(config, 'meta')
     if not isinstance(model, MAE):
         return None
@@ -65,13 +77,19 @@ def count_step(config: Config) -> int | None:
 
 def missing_from_published(config: Config) -> int:
     """Parameters that the published figure leaves out: those of the LayerNorm after pooling."""
-    return 2 * config.model.head.in_channels if config.model.backbone.get('out_type') == 'avg_featmap' else 0
+    return (
+        2 * config.model.head.in_channels
+        if config.model.backbone.get('out_type') == 'avg_featmap'
+        else 0
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--check', action='store_true', help='compare with the published figures')
-    parser.add_argument('--only', default='*', metavar='PATTERN', help='models whose name matches, such as *base*')
+    parser.add_argument(
+        '--only', default='*', metavar='PATTERN', help='models whose name matches, such as *base*'
+    )
     args = parser.parse_args()
     # The analyser warns of every module that does nothing, such as dropout in evaluation.
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -99,12 +117,16 @@ def main() -> None:
         )
         if parameters != published[0] + missing_from_published(config):
             wrong.append(f'{model["Name"]}: {parameters} parameters, published {published[0]}')
-        # Exact for the encoders; the published figures of classifiers leave out the classifier, a few millionths.
+        # Exact for the encoders; the published figures of classifiers leave out the classifier, a
+        # few millionths.
         digits = 9 if accuracy is None else 2
         if f'{flops / 1e9:.{digits}f}' != f'{published[1] / 1e9:.{digits}f}':
             wrong.append(f'{model["Name"]}: {flops} FLOPs, published {published[1]}')
 
-    print('| model | parameters | published, M | FLOPs, G | published, G | top-1 %, published | training step, GFLOP |')
+    print(
+        '| model | parameters | published, M | FLOPs, G | published, G | top-1 %, published | '
+        'training step, GFLOP |'
+    )
     print('|---|---|---|---|---|---|---|')
     print('\n'.join(rows))
     if args.check:

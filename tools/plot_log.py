@@ -1,4 +1,5 @@
-"""Draws loss, learning rate or anything else that was logged, over the steps of one or several runs.
+"""Draws loss, learning rate or anything else that was logged, over the steps of one or several
+runs.
 
 python tools/plot_log.py work_dirs/one work_dirs/other --out curves.png
 """
@@ -11,15 +12,21 @@ import early_signals  # noqa: F401
 
 # isort: split
 from mae_plugin.apis import draw_curves, read_log, save_figure
-from mae_plugin.engine.arguments import Parser
-from mae_plugin.engine.errors import SetupErrors
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.cli.arguments import Parser
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help="a run's work dir, or its scalars.json")
-    parser.add_argument('--keys', nargs='+', default=['loss', 'lr'], help='what to draw, such as probe/knn_top1')
-    parser.add_argument('--out', type=Path, required=True, metavar='PICTURE', help='.png, .pdf or .svg')
+    parser.add_argument(
+        'runs', nargs='+', type=Path, metavar='RUN', help="a run's work dir, or its scalars.json"
+    )
+    parser.add_argument(
+        '--keys', nargs='+', default=['loss', 'lr'], help='what to draw, such as probe/knn_top1'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='PICTURE', help='.png, .pdf or .svg'
+    )
     parser.add_argument('--force', action='store_true', help='overwrite what is there')
     return parser.parse_args()
 
@@ -27,7 +34,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with SetupErrors():
-        save_figure(draw_curves({str(run): read_log(run) for run in args.runs}, args.keys), args.out, args.force)
+        save_figure(
+            draw_curves({str(run): read_log(run) for run in args.runs}, args.keys),
+            args.out,
+            args.force,
+        )
     print(args.out)
 
 

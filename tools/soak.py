@@ -2,10 +2,10 @@
 
 python tools/soak.py
 
-A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or one of its
-data-loader workers; SIGTERM asks it to save and to end. Survived means that the next start found a whole checkpoint (or
-none was due yet) and went on; at the end, losses of all steps and final weights must be those of the undisturbed run,
-bit for bit.
+A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or
+one of its data-loader workers; SIGTERM asks it to save and to end. Survived means that the next
+start found a whole checkpoint (or none was due yet) and went on; at the end, losses of all steps
+and final weights must be those of the undisturbed run, bit for bit.
 """
 
 import argparse
@@ -34,8 +34,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-CONFIG = mae_plugin.registry.asset_root() / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
-WAYS = ('at a random moment', 'while a checkpoint is written', 'SIGTERM at a random moment', 'of a data-loader worker')
+CONFIG = (
+    mae_plugin.registry.asset_root() / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+)
+WAYS = (
+    'at a random moment',
+    'while a checkpoint is written',
+    'SIGTERM at a random moment',
+    'of a data-loader worker',
+)
 EPOCHS, STEPS_PER_EPOCH, BATCH = 4, 6, 4
 COUNTED = 'losses.txt'
 
@@ -46,7 +53,9 @@ class NoteLosses(Hook):
     def before_run(self, runner: Runner) -> None:
         self._file = open(Path(runner.work_dir, COUNTED), 'a')  # noqa: SIM115  (open as long as the process lives)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         print(runner.iter, outputs['loss'].item().hex(), file=self._file, flush=True)
 
 
@@ -60,7 +69,9 @@ def write_images(folder: Path) -> None:
 
 
 def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config:
-    """The pre-training config at a size at which a step takes milliseconds, with a checkpoint at every second."""
+    """The pre-training config at a size at which a step takes milliseconds, with a checkpoint at
+    every second.
+    """
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(
         {
@@ -117,7 +128,9 @@ def ended(pid: int) -> int | None:
 
 
 def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, int]:
-    """Kills a run in one of the ``WAYS`` within ``seconds``; whether it did, and the run's exit status."""
+    """Kills a run in one of the ``WAYS`` within ``seconds``; whether it did, and the run's exit
+    status.
+    """
     moment = time.monotonic() + random.uniform(0, seconds)
     while (status := ended(pid)) is None:
         victim = None
@@ -151,7 +164,9 @@ def weights(work_dir: Path) -> dict[str, torch.Tensor]:
 
 
 def same(work_dir: Path, reference: Path) -> bool:
-    """Whether two runs gave the same losses at every step and the same final weights, bit for bit."""
+    """Whether two runs gave the same losses at every step and the same final weights, bit for
+    bit.
+    """
     ours, theirs = weights(work_dir), weights(reference)
     return (
         losses(work_dir) == losses(reference)
@@ -161,9 +176,13 @@ def same(work_dir: Path, reference: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description='Kill training again and again, and see whether anything is lost.')
+    parser = argparse.ArgumentParser(
+        description='Kill training again and again, and see whether anything is lost.'
+    )
     parser.add_argument('--kills', type=int, default=200, help='number of kills')
-    parser.add_argument('--workers', type=int, default=2, help='data-loader workers of the killed runs')
+    parser.add_argument(
+        '--workers', type=int, default=2, help='data-loader workers of the killed runs'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the moments of the kills')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
@@ -178,7 +197,9 @@ def main() -> int:
         for by_epoch in (True, False):
             references[by_epoch] = folder / f'undisturbed-{by_epoch}'
             begin = time.monotonic()
-            _, status = os.waitpid(start(config(folder / 'images', references[by_epoch], by_epoch, workers=0)), 0)
+            _, status = os.waitpid(
+                start(config(folder / 'images', references[by_epoch], by_epoch, workers=0)), 0
+            )
             if status:
                 sys.exit((references[by_epoch] / 'output.txt').read_text()[-3000:])
             seconds = time.monotonic() - begin
@@ -201,7 +222,10 @@ def main() -> int:
                 halves += any(work_dir.glob('*.part'))
                 kill = next(kills, None)
             elif status:
-                sys.exit(f'a run did not go on after a kill:\n{(work_dir / "output.txt").read_text()[-3000:]}')
+                sys.exit(
+                    'a run did not go on after a '
+                    f'kill:\n{(work_dir / "output.txt").read_text()[-3000:]}'
+                )
             else:
                 finished += 1
                 identical += same(work_dir, references[by_epoch])
@@ -217,12 +241,17 @@ def main() -> int:
         table.add_row(way, str(struck[way]), str(survived[way]))
     Console(width=100).print(table)
     print(
-        f'{sum(survived.values())} of {sum(struck.values())} kills survived, {halves} of which left a half-written '
+        f'{sum(survived.values())} of {sum(struck.values())} kills survived, {halves} of which '
+        'left a half-written '
         f'checkpoint; {identical} of {finished} runs bit-identical'
     )
     if args.json:
         figures = dict(
-            kills=dict(struck), survived=dict(survived), half_written=halves, runs=finished, identical=identical
+            kills=dict(struck),
+            survived=dict(survived),
+            half_written=halves,
+            runs=finished,
+            identical=identical,
         )
         args.json.write_text(json.dumps(figures, indent=2) + '\n')
     return int(survived != struck or identical != finished)

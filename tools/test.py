@@ -1,4 +1,5 @@
-"""Evaluates a checkpoint of a config; the word ``None`` in its place evaluates the model as it is built.
+"""Evaluates a checkpoint of a config; the word ``None`` in its place evaluates the model as it is
+built.
 
 python tools/test.py configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py CHECKPOINT.pth
 """
@@ -10,10 +11,10 @@ from copy import deepcopy
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.checkpoints.files import check_folder, check_output
-from mae_plugin.engine.arguments import Parser, add_common_arguments, positive
-from mae_plugin.engine.errors import SetupErrors
-from mae_plugin.engine.launch import check_checkpoint, check_data, load_config
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.apis.launch import check_checkpoint, check_data, load_config
+from mae_plugin.cli.arguments import Parser, add_common_arguments, positive
+from mae_plugin.utils.atomic_files import check_folder, check_output
 from mmengine import dump
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
@@ -22,17 +23,27 @@ from mmengine.evaluator import DumpResults
 def parse_args() -> argparse.Namespace:
     parser = Parser(description='Evaluate a model.')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path or address of the checkpoint, or None for no checkpoint')
-    parser.add_argument('--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)')
     parser.add_argument(
-        '--out-item', choices=['metrics', 'pred'], help='what to write to --out; predictions if left out'
+        'checkpoint', help='path or address of the checkpoint, or None for no checkpoint'
+    )
+    parser.add_argument(
+        '--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)'
+    )
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what to write to --out; predictions if left out',
     )
     parser.add_argument('--show-dir', help='folder to draw predictions into')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--interval', type=positive, default=1, help='draw every n-th sample')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window is shown')
     parser.add_argument(
-        '--tta', action='store_true', help="average over test-time augmentations, the config's or a flip"
+        '--wait-time', type=float, default=2, help='seconds for which a window is shown'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over test-time augmentations, the config's or a flip",
     )
     add_common_arguments(parser)
     args = parser.parse_args()
@@ -41,16 +52,24 @@ def parse_args() -> argparse.Namespace:
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'predictions are written as a pickle, so --out {args.out} must end in .pkl')
     if args.tta and (args.show or args.show_dir):
-        parser.error('--tta averages several views of an image, which cannot be drawn; leave out --show and --show-dir')
+        parser.error(
+            '--tta averages several views of an image, which cannot be drawn; leave out --show '
+            'and --show-dir'
+        )
     return args
 
 
 def add_test_time_augmentation(cfg: Config) -> None:
-    """Wraps model and pipeline for test-time augmentation; a horizontal flip unless the config says otherwise."""
+    """Wraps model and pipeline for test-time augmentation; a horizontal flip unless the config says
+    otherwise.
+    """
     pipeline = cfg.test_dataloader.dataset.pipeline
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-        cfg.tta_pipeline = [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+        cfg.tta_pipeline = [
+            *deepcopy(pipeline[:-1]),
+            dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]]),
+        ]
     cfg.model = dict(cfg.get('tta_model', dict(type='AverageClsScoreTTA')), module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
@@ -60,7 +79,9 @@ def main() -> None:
     with SetupErrors() as setup:
         cfg = load_config(args)
         if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
-            raise ValueError(f'{args.config} has no test_dataloader and test_evaluator, as pre-training has none')
+            raise ValueError(
+                f'{args.config} has no test_dataloader and test_evaluator, as pre-training has none'
+            )
         cfg.load_from = None if args.checkpoint.lower() == 'none' else args.checkpoint
         cfg.resume = False
         if args.amp:

@@ -1,6 +1,7 @@
 """torchrun that passes requests to stop on to its workers, and ends with their exit code.
 
-Of its own accord torchrun gives its workers half a minute after SIGTERM, dies of SIGUSR1, and always ends with 1.
+Of its own accord torchrun gives its workers half a minute after SIGTERM, dies of SIGUSR1, and
+always ends with 1.
 """
 
 import contextlib
@@ -28,9 +29,12 @@ def tell_workers(number: int, frame: FrameType | None) -> None:
 
 
 def exit_code(codes: set[int]) -> int:
-    """Returns the code to end with after workers that ended with ``codes``; 0 if they ended unasked."""
+    """Returns the code to end with after workers that ended with ``codes``; 0 if they ended
+    unasked.
+    """
     if not _asked:
-        # A worker that ends because another one failed has been told to stop by torchrun, not by a scheduler.
+        # A worker that ends because another one failed has been told to stop by torchrun, not by a
+        # scheduler.
         return codes.pop() if codes in ({_INTERRUPTED}, {os.EX_TEMPFAIL}) else 0
     for code in (_INTERRUPTED, os.EX_TEMPFAIL):
         if code in codes:

@@ -9,12 +9,18 @@ import argparse
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.engine.arguments import Parser, add_common_arguments, positive
-from mae_plugin.engine.batch import fit_batch, keep_batch
-from mae_plugin.engine.errors import SetupErrors
-from mae_plugin.engine.launch import check_checkpoint, check_data, load_config, pretrained_weights, replace_pretrained
-from mae_plugin.engine.preemption import ignore_signals
-from mae_plugin.engine.run_lock import lock_early
+from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.apis.launch import (
+    check_checkpoint,
+    check_data,
+    load_config,
+    pretrained_weights,
+    replace_pretrained,
+)
+from mae_plugin.cli.arguments import Parser, add_common_arguments, positive
+from mae_plugin.engine.hooks.preemption import ignore_signals
+from mae_plugin.engine.hooks.run_lock import lock_early
+from mae_plugin.engine.loops.total_batch import fit_batch, keep_batch
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +33,11 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or, without one, from the latest in the work dir',
     )
-    parser.add_argument('--pretrained', metavar='CHECKPOINT', help="start from this encoder, in place of the config's")
+    parser.add_argument(
+        '--pretrained',
+        metavar='CHECKPOINT',
+        help="start from this encoder, in place of the config's",
+    )
     parser.add_argument(
         '--batch-size',
         type=positive,
@@ -40,12 +50,18 @@ def parse_args() -> argparse.Namespace:
         metavar='STEPS',
         help="steps that make an update; without --batch-size, that follows from the recipe's images an update",
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (on in our configs)'
+        '--no-validate', action='store_true', help='do not evaluate during training'
     )
     parser.add_argument(
-        '--no-persistent-workers', action='store_true', help='start data-loader workers anew every epoch'
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size (on in our configs)',
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='start data-loader workers anew every epoch',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -63,7 +79,10 @@ def main() -> None:
             cfg.optim_wrapper.pop('dtype', None)
         if args.auto_scale_lr:
             if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-                raise ValueError(f'{args.config} says for no batch size its learning rate is meant (auto_scale_lr)')
+                raise ValueError(
+                    f'{args.config} says for no batch size its learning rate is meant '
+                    '(auto_scale_lr)'
+                )
             cfg.auto_scale_lr.enable = True
         fit_batch(cfg, args.batch_size, args.accumulate)
         if args.no_persistent_workers:

@@ -1,9 +1,11 @@
-"""The 300-epoch pre-training of ViT-B/16 with a probe of its features every 20 epochs, and the best checkpoint by it.
+"""The 300-epoch pre-training of ViT-B/16 with a probe of its features every 20 epochs, and the best
+checkpoint by it.
 
 tools/dist_train.sh configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py 8
 python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py    # on one GPU
 
-ImageNet's validation images, classified by 100,000 of the training images; any other dataset with labels will do.
+ImageNet's validation images, classified by 100,000 of the training images; any other dataset with
+labels will do.
 """
 
 _base_ = 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -12,7 +14,10 @@ val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type='ImageNet', data_root='data/imagenet', split='val', pipeline=_base_.test_dataloader.dataset.pipeline
+        type='ImageNet',
+        data_root='data/imagenet',
+        split='val',
+        pipeline=_base_.test_dataloader.dataset.pipeline,
     ),
 )
 val_cfg = dict(type='ProbeLoop', bank=dict(split='train'), bank_size=100_000)

@@ -1,4 +1,5 @@
-"""A small MAE on rectangles: sonograms of 512 moments and 128 pitches, float32, which are not flipped.
+"""A small MAE on rectangles: sonograms of 512 moments and 128 pitches, float32, which are not
+flipped.
 
 python tools/make_examples.py sonograms data/sonograms    # or your own in FOLDER/train
 python tools/train.py configs/mae/mae_vit-mini-p16_sonograms-512x128.py --data-root data/sonograms

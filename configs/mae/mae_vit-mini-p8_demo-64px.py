@@ -1,16 +1,19 @@
-"""A small MAE that learns to fill in 64-px images within minutes on two CPU cores; `make demo` runs it.
+"""A small MAE that learns to fill in 64-px images within minutes on two CPU cores; `make demo` runs
+it.
 
 python tools/train.py configs/mae/mae_vit-mini-p8_demo-64px.py --data-root FOLDER    # images in FOLDER/train
 
-Raw-pixel targets, so that reconstructions can be looked at and measured as they are. The learning rate follows the
-clock, not the step: a faster machine gets further in the same time.
+Raw-pixel targets, so that reconstructions can be looked at and measured as they are. The learning
+rate follows the clock, not the step: a faster machine gets further in the same time.
 """
 
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
+        arch=dict(
+            _delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
+        ),
         img_size=64,
         patch_size=8,
     ),
@@ -20,7 +23,8 @@ model = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
-    # Without end, as mmengine's iteration loop sleeps two seconds whenever a sampler comes to its end.
+    # Without end, as mmengine's iteration loop sleeps two seconds whenever a sampler comes to its
+    # end.
     sampler=dict(type='InfiniteSampler'),
     dataset=dict(
         pipeline=[

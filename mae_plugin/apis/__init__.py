@@ -1,10 +1,18 @@
-"""What a person calls: reconstruct an image, extract features, read a log, draw all of these."""
+"""What a person calls from Python."""
 
-from .features import FeatureInferencer, save_features
-from .figures import draw_curves, draw_grid, draw_tokens, save_figure
-from .images import find_images
-from .logs import read_log
-from .reconstruct import Reconstruction, ReconstructionInferencer, reconstruct_image
+from ..analysis import (
+    FeatureInferencer,
+    Reconstruction,
+    ReconstructionInferencer,
+    draw_curves,
+    draw_grid,
+    draw_tokens,
+    find_images,
+    read_log,
+    reconstruct_image,
+    save_features,
+    save_figure,
+)
 
 __all__ = [
     'FeatureInferencer',

@@ -1,6 +1,8 @@
-"""Files in, uint8 batches out: decoding, the crops of training and evaluation, sources of images."""
+"""Files in, uint8 batches out: decoding, the crops of training and evaluation, sources of
+images.
+"""
 
 from .crop import LoadCenterCrop, LoadRandomCrop
-from .images import IndexedImages
+from .indexed_images import IndexedImages
 
 __all__ = ['IndexedImages', 'LoadCenterCrop', 'LoadRandomCrop']

@@ -9,7 +9,7 @@ from mmengine.dataset import default_collate
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
 
-from .names import printable
+from ..utils.printable import printable
 
 
 class CheckedCollate:
@@ -53,11 +53,14 @@ def check_alike(samples: Sequence[dict], kind: Callable[[Tensor], object]) -> No
     for sample, image in zip(samples, images, strict=True):
         if kind(image) != kind(first):
             raise ValueError(
-                f'images differ and cannot be one batch: {_describe(samples[0], first)}, {_describe(sample, image)}; '
+                f'images differ and cannot be one batch: {_describe(samples[0], first)}, '
+                f'{_describe(sample, image)}; '
                 "bring them to one form, or read them with color_type='color'"
             )
 
 
 def _describe(sample: dict, image: Tensor) -> str:
     path = getattr(sample.get('data_samples'), 'img_path', None) or 'an image without a name'
-    return f'{printable(path)} has the shape {tuple(image.shape)} (channels first) and {image.dtype}'
+    return (
+        f'{printable(path)} has the shape {tuple(image.shape)} (channels first) and {image.dtype}'
+    )

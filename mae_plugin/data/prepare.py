@@ -18,18 +18,25 @@ from typing import NamedTuple
 
 import simplejpeg
 from mmengine.logging import print_log
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from ..checkpoints.files import check_folder, unfinished, write_atomically
+from ..utils.atomic_files import check_folder, unfinished, write_atomically
 from ..utils.locks import FileLock, LockedError
 from ..utils.pools import process_pool
-from .contents import open_source
+from ..utils.printable import printable
 from .crop import resize
-from .decode import EncodedImage
-from .entries import IMAGE_EXTENSIONS, class_folders, no_image
-from .files import is_out_of_descriptors, out_of_descriptors
-from .labels import member_key
-from .names import printable
+from .decoding.decode import EncodedImage
+from .sources.contents import open_source
+from .sources.entries import IMAGE_EXTENSIONS, class_folders, no_image
+from .sources.labels import member_key
+from .sources.open_files import is_out_of_descriptors, out_of_descriptors
 
 _LOCK = '.prepare.lock'
 
@@ -57,7 +64,8 @@ class Plan:
     Attributes:
         source: folder, zip or tar file.
         inside: folder within the source to take images from; their names count from there.
-        size: length in pixels that the shorter side of larger images is reduced to; None leaves all as they are.
+        size: length in pixels that the shorter side of larger images is reduced to; None leaves all
+            as they are.
         quality: of the JPEGs that reduced images are written as, 1 to 100.
         per_shard: images in a tar file.
         extensions: endings of image files.
@@ -79,22 +87,29 @@ class Plan:
             raise FileNotFoundError(f'there is no folder or archive {self.source}')
         object.__setattr__(self, 'source', os.path.abspath(self.source))
         object.__setattr__(self, 'inside', self.inside.strip('/'))
-        object.__setattr__(self, 'extensions', sorted(extension.lower() for extension in self.extensions))
+        object.__setattr__(
+            self, 'extensions', sorted(extension.lower() for extension in self.extensions)
+        )
         if self.size is not None and self.size < 1:
-            raise ValueError(f'size={self.size} is out of range: it is the length of the shorter side in pixels')
+            raise ValueError(
+                f'size={self.size} is out of range: it is the length of the shorter side in pixels'
+            )
         if not 1 <= self.quality <= 100:
             raise ValueError(f'quality={self.quality} is out of range: it goes from 1 to 100')
         if self.per_shard < 1:
-            raise ValueError(f'per_shard={self.per_shard} is out of range: a tar file holds at least one image')
+            raise ValueError(
+                f'per_shard={self.per_shard} is out of range: a tar file holds at least one image'
+            )
 
 
 def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
     """Writes ``shard-00000.tar`` and so on and ``manifest.json`` into a folder, in parallel.
 
-    Names keep their folders, so that class folders stay labels, also those without images. So do the ``.cls`` and
-    ``.json`` members of a tar file, which become ``.cls``. Every image is decoded once to see that it can be;
-    those that cannot are left out and listed. After a kill the same call goes on where it was: a shard is there whole
-    or not at all, and with the same plan it is always the same to the last byte.
+    Names keep their folders, so that class folders stay labels, also those without images. So do
+    the ``.cls`` and ``.json`` members of a tar file, which become ``.cls``. Every image is decoded
+    once to see that it can be; those that cannot are left out and listed. After a kill the same
+    call goes on where it was: a shard is there whole or not at all, and with the same plan it is
+    always the same to the last byte.
 
     Args:
         plan: what to make.
@@ -102,13 +117,15 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
         workers: processes; one for each core if left out.
 
     Returns:
-        The manifest: ``plan``, ``images``, ``bytes``, ``shards`` with ``file``, ``images``, ``bytes`` and ``sha256`` of
-        each, ``skipped`` with ``name`` and ``reason`` of each image that was left out, and ``left_out`` with reasons,
-        numbers and examples of whatever else was (see :mod:`.entries`).
+        The manifest: ``plan``, ``images``, ``bytes``, ``shards`` with ``file``, ``images``,
+            ``bytes`` and ``sha256`` of
+        each, ``skipped`` with ``name`` and ``reason`` of each image that was left out, and
+        ``left_out`` with reasons, numbers and examples of whatever else was (see :mod:`.entries`).
 
     Raises:
         FileNotFoundError: if there is no image in the source.
-        ValueError: if the target holds anything else or cannot be written, or the source has changed since.
+        ValueError: if the target holds anything else or cannot be written, or the source has
+            changed since.
         RuntimeError: if the system killed a worker.
     """
     target = Path(target)
@@ -119,11 +136,15 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
         lock.acquire()
     except LockedError as error:
         raise ValueError(
-            f'{error.holder} is writing to {target} already; wait until it has ended, or choose another folder'
+            f'{error.holder} is writing to {target} already; wait until it has ended, or choose '
+            'another folder'
         ) from None
     except OSError as error:
         # A file system without locks, or a full one, which the first shard will tell.
-        print_log(f'Nothing keeps a second process out of {target}, as it cannot be locked ({error}).', 'current')
+        print_log(
+            f'Nothing keeps a second process out of {target}, as it cannot be locked ({error}).',
+            'current',
+        )
     try:
         # Another process may have begun since.
         _check_new(target)
@@ -149,18 +170,39 @@ def _prepare(plan: Plan, target: Path, workers: int | None) -> dict:
     if not source.images:
         raise no_image(os.path.join(plan.source, plan.inside), plan.extensions, source.left_out)
     source.left_out.warn(plan.source)
-    names = hashlib.sha256('\0'.join(name for name, *_ in source.images).encode(errors='surrogateescape')).hexdigest()
-    _agree(parts / 'names.json', names, f'{plan.source} holds other images than when {target} was begun')
+    names = hashlib.sha256(
+        '\0'.join(name for name, *_ in source.images).encode(errors='surrogateescape')
+    ).hexdigest()
+    _agree(
+        parts / 'names.json',
+        names,
+        f'{plan.source} holds other images than when {target} was begun',
+    )
 
     jpegs = jpeg_names([name for name, *_ in source.images])
     members = [Member(*image, jpeg) for image, jpeg in zip(source.images, jpegs, strict=True)]
-    groups = [members[start : start + plan.per_shard] for start in range(0, len(members), plan.per_shard)]
+    groups = [
+        members[start : start + plan.per_shard] for start in range(0, len(members), plan.per_shard)
+    ]
     reports = [parts / f'{number:05d}.json' for number in range(len(groups))]
-    _write_shards(plan, groups, [target / f'shard-{report.stem}.tar' for report in reports], reports, source, workers)
+    _write_shards(
+        plan,
+        groups,
+        [target / f'shard-{report.stem}.tar' for report in reports],
+        reports,
+        source,
+        workers,
+    )
     shards = [json.loads(report.read_text()) for report in reports]
     skipped = [fault for shard in shards for fault in shard.pop('skipped')]
     totals = {key: sum(shard[key] for shard in shards) for key in ('images', 'bytes')}
-    result = dict(plan=asdict(plan), **totals, shards=shards, skipped=skipped, left_out=source.left_out.notes())
+    result = dict(
+        plan=asdict(plan),
+        **totals,
+        shards=shards,
+        skipped=skipped,
+        left_out=source.left_out.notes(),
+    )
     write_atomically(manifest, _json(result))
     shutil.rmtree(parts)
     return result
@@ -207,7 +249,9 @@ def _write_shards(plan, groups, targets, reports, source, workers) -> None:
         return
     # The first one keeps the class folders without images.
     empty = sorted({*source.folders} - {*class_folders((name for name, *_ in source.images), ())})
-    done = multiprocessing.Value('q', sum(map(len, groups)) - sum(len(groups[number]) for number in missing))
+    done = multiprocessing.Value(
+        'q', sum(map(len, groups)) - sum(len(groups[number]) for number in missing)
+    )
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -229,7 +273,9 @@ def _write_shards(plan, groups, targets, reports, source, workers) -> None:
             for number in missing
         }
         with Progress(*columns, TimeRemainingColumn()) as progress:
-            bar = progress.add_task('preparing images', total=sum(map(len, groups)), completed=done.value)
+            bar = progress.add_task(
+                'preparing images', total=sum(map(len, groups)), completed=done.value
+            )
             while tasks:
                 finished, tasks = wait(tasks, timeout=0.5, return_when=FIRST_EXCEPTION)
                 progress.update(bar, completed=done.value)
@@ -252,8 +298,8 @@ def _write_shard(
 ) -> None:
     """Writes a tar file, and then a report of it, which says that it is whole.
 
-    Class folders of which it holds no image become members, lest classes get other numbers: ``folders``, and those
-    whose images all turn out to be broken.
+    Class folders of which it holds no image become members, lest classes get other numbers:
+    ``folders``, and those whose images all turn out to be broken.
     """
     skipped, written = [], set()
     with unfinished(target) as part:
@@ -265,7 +311,9 @@ def _write_shard(
                 except Exception as error:
                     if is_out_of_descriptors(error):
                         raise out_of_descriptors(printable(member.name)) from error
-                    skipped.append(dict(name=member.name, reason=str(error) or type(error).__name__))
+                    skipped.append(
+                        dict(name=member.name, reason=str(error) or type(error).__name__)
+                    )
                 else:
                     written.add(name)
                     _add(tar, name, data)
@@ -278,7 +326,10 @@ def _write_shard(
                 _add_folder(tar, folder)
         content = part.read_bytes()
     summary = dict(file=target.name, images=len(members) - len(skipped), bytes=len(content))
-    write_atomically(report, _json({**summary, 'sha256': hashlib.sha256(content).hexdigest(), 'skipped': skipped}))
+    write_atomically(
+        report,
+        _json({**summary, 'sha256': hashlib.sha256(content).hexdigest(), 'skipped': skipped}),
+    )
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -301,7 +352,8 @@ def _fit(member: Member, data: bytes, plan: Plan) -> tuple[str, bytes]:
     except ValueError:
         if plan.size is not None:
             raise
-        # Of bands that are no colors, perhaps in pages that page= chooses from; damaged files raise once more.
+        # Of bands that are no colors, perhaps in pages that page= chooses from; damaged files raise
+        # once more.
         EncodedImage(data, color_type='unchanged', page=0).pixels()
         return member.name, data
     shorter = min(image.size)

@@ -9,11 +9,13 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from .bands import has_no_data
+from .decoding.bands import has_no_data
 
 
 class ChannelStatistics(NamedTuple):
-    """What was found: a mean and a standard deviation per channel, and of how many images and pixels."""
+    """What was found: a mean and a standard deviation per channel, and of how many images and
+    pixels.
+    """
 
     mean: list[float]
     std: list[float]
@@ -22,7 +24,9 @@ class ChannelStatistics(NamedTuple):
 
 
 class _Moments(Dataset):
-    """Number of pixels, and mean and sum of squared deviations per channel, of every image of a dataset."""
+    """Number of pixels, and mean and sum of squared deviations per channel, of every image of a
+    dataset.
+    """
 
     def __init__(self, images: Dataset, nodata: float | None) -> None:
         self.images = images
@@ -45,10 +49,11 @@ def channel_statistics(
     num_workers: int = 0,
     seed: int = 0,
 ) -> ChannelStatistics:
-    """Mean and standard deviation of the pixels of every channel, images streaming through with a progress bar.
+    """Mean and standard deviation of the pixels of every channel, images streaming through with a
+    progress bar.
 
-    Every image's own moments are put together pairwise (Chan, Golub and LeVeque, 1979), so no sum of squares loses
-    digits to a large mean.
+    Every image's own moments are put together pairwise (Chan, Golub and LeVeque, 1979), so no sum
+    of squares loses digits to a large mean.
 
     Args:
         images: gives dicts with ``img``, (H, W, C) of any number type.
@@ -81,7 +86,9 @@ def channel_statistics(
                 count += number
                 difference = own - mean
                 mean = mean + difference * number / count
-                squares = squares + own_squares + difference.square() * number * (count - number) / count
+                squares = (
+                    squares + own_squares + difference.square() * number * (count - number) / count
+                )
     if not count:
         raise ValueError('there are no pixels with data')
     return ChannelStatistics(mean.tolist(), (squares / count).sqrt().tolist(), len(order), count)

@@ -1,21 +1,23 @@
-"""What the training loop needs beyond mmengine: precision by device, the official schedule, exact resuming, speed."""
+"""What the training loop needs beyond mmengine: precision by device, the official schedule, exact
+resuming, speed.
+"""
 
-from .auto_amp import AutoAmpOptimWrapper
-from .checkpoint_hook import SafeCheckpointHook
-from .compile_hook import CompileHook
-from .data_fit_hook import DataFitHook
-from .fit_hook import WeightsFitHook
-from .merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
-from .nan_guard import NaNGuardHook
-from .preemption import PreemptionHook
-from .probe_loop import ProbeLoop
-from .reconstruction_hook import ReconstructionHook
-from .resumable import ResumableEpochLoop, ResumableIterLoop
-from .run_lock import RunLockHook
-from .runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
-from .schedule import WarmupCosineLR
-from .sharded import FullyShardedModel
-from .time_limit import TimeLimitHook
+from .hooks.adapt_weights import WeightsFitHook
+from .hooks.check_data import DataFitHook
+from .hooks.checkpoint import SafeCheckpointHook
+from .hooks.compile import CompileHook
+from .hooks.nan_guard import NaNGuardHook
+from .hooks.preemption import PreemptionHook
+from .hooks.reconstruction import ReconstructionHook
+from .hooks.run_lock import RunLockHook
+from .hooks.runtime_info import LeanRuntimeInfoHook, LenientLoggerHook
+from .hooks.time_limit import TimeLimitHook
+from .loops.probe import ProbeLoop
+from .loops.train import ResumableEpochLoop, ResumableIterLoop
+from .optim.auto_amp import AutoAmpOptimWrapper
+from .optim.merged_groups import MergedLayerDecayConstructor, MergedOptimWrapperConstructor
+from .optim.schedule import WarmupCosineLR
+from .parallel import FullyShardedModel
 
 __all__ = [
     'AutoAmpOptimWrapper',

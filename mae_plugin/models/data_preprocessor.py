@@ -14,17 +14,17 @@ from torch import Tensor
 class BandDataPreprocessor(ClsDataPreprocessor):
     """Normalises images of any number of channels, for pre-training and for classification alike.
 
-    mmpretrain's ``SelfSupDataPreprocessor`` takes means of 1 or 3 channels alone. ``to_rgb`` turns the channels of
-    three-channel images round and no others.
+    mmpretrain's ``SelfSupDataPreprocessor`` takes means of 1 or 3 channels alone. ``to_rgb`` turns
+    the channels of three-channel images round and no others.
 
-    Pixels without data get the mean of each channel, which is 0 after normalisation, and every data sample a
-    ``nodata``, (H, W) bool, by which :class:`MAE` leaves patches out of its loss.
+    Pixels without data get the mean of each channel, which is 0 after normalisation, and every data
+    sample a ``nodata``, (H, W) bool, by which :class:`MAE` leaves patches out of its loss.
 
     Args:
         mean: a value per channel, or one for all; no normalisation if None.
         std: as ``mean``.
-        nodata: pixels whose channels all have this value hold no data; with NaN, those of which any channel is NaN.
-            If given, what a batch is padded by holds no data either.
+        nodata: pixels whose channels all have this value hold no data; with NaN, those of which any
+            channel is NaN. If given, what a batch is padded by holds no data either.
         non_blocking: whether copies to the device run beside the computation.
         **kwargs: other arguments of ``ClsDataPreprocessor``.
 
@@ -41,9 +41,15 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         **kwargs,
     ) -> None:
         if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
-            raise ValueError(f'mean={mean} and std={std} must have one value for every channel, or both be left out')
+            raise ValueError(
+                f'mean={mean} and std={std} must have one value for every channel, or both be '
+                'left out'
+            )
         if std is not None and min(std) <= 0:
-            raise ValueError(f'std={std} holds values that are not positive; a channel without variation says nothing')
+            raise ValueError(
+                f'std={std} holds values that are not positive; a channel without variation says '
+                'nothing'
+            )
         super().__init__(mean=mean, std=std, **kwargs)
         self._non_blocking = non_blocking
         self.nodata = None if nodata is None else float(nodata)
@@ -52,7 +58,8 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         """Normalises a batch.
 
         Args:
-            data: ``inputs``, a tensor (B, C, H, W) or a list of (C, H, W) of any number type, and ``data_samples``.
+            data: ``inputs``, a tensor (B, C, H, W) or a list of (C, H, W) of any number type, and
+                ``data_samples``.
             training: whether batch augmentations such as mixup are applied.
 
         Returns:
@@ -67,7 +74,8 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         for image in images:
             if self._enable_normalize and len(self.mean) not in (1, image.shape[-3]):
                 raise ValueError(
-                    f'mean and std have {len(self.mean)} values, but the images have {image.shape[-3]} channels'
+                    f'mean and std have {len(self.mean)} values, but the images have '
+                    f'{image.shape[-3]} channels'
                 )
         # Not every integer type can be compared and turned round.
         images = [image.float() for image in images]
@@ -75,8 +83,13 @@ class BandDataPreprocessor(ClsDataPreprocessor):
             return super().forward({**data, 'inputs': images[0] if batched else images}, training)
 
         nodata = [self._has_no_data(image) for image in images]
-        images = [torch.where(empty, self._mean_of(image), image) for image, empty in zip(images, nodata, strict=True)]
-        samples = data.get('data_samples') or [DataSample() for _ in (images[0] if batched else images)]
+        images = [
+            torch.where(empty, self._mean_of(image), image)
+            for image, empty in zip(images, nodata, strict=True)
+        ]
+        samples = data.get('data_samples') or [
+            DataSample() for _ in (images[0] if batched else images)
+        ]
         padded = stack_batch([*(nodata[0] if batched else nodata)], self.pad_size_divisor, 1)
         for sample, empty in zip(samples, padded, strict=True):
             sample.nodata = empty[0].bool()

@@ -9,8 +9,9 @@ from torch import nn
 def initialize_as_official(module: nn.Module) -> None:
     """Draws weights in place as the authors' released code does.
 
-    Linear layers and the flattened patch projection: Xavier-uniform, zero bias (the projection keeps torch's own
-    bias). LayerNorm: ones and zeros. Class and mask tokens: normal with standard deviation 0.02.
+    Linear layers and the flattened patch projection: Xavier-uniform, zero bias (the projection
+    keeps torch's own bias). LayerNorm: ones and zeros. Class and mask tokens: normal with standard
+    deviation 0.02.
     """
     for name, parameter in module.named_parameters(recurse=False):
         if name in ('cls_token', 'mask_token'):
@@ -26,5 +27,6 @@ def initialize_as_official(module: nn.Module) -> None:
         elif name == 'patch_embed.projection':
             nn.init.xavier_uniform_(child.weight.view(len(child.weight), -1))
         if isinstance(child, TransformerEncoderLayer):
-            # mmpretrain's layers would otherwise draw their biases anew when init_weights walks the tree.
+            # mmpretrain's layers would otherwise draw their biases anew when init_weights walks the
+            # tree.
             child.is_init = child.init_cfg is None

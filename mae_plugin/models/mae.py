@@ -15,35 +15,39 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from . import functional as F
-from .fit import check_fit
+from .adapt import check_fit
 from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
 from .mae_vit import MAEViT
+from .masking import Masking, mask_from_pixels
+from .patches import patch_grid, to_pair
 
 
 class MAE(BaseSelfSupervisor):
-    """Masked autoencoder, after "Masked Autoencoders Are Scalable Vision Learners" (He et al., 2021).
+    """Masked autoencoder, after "Masked Autoencoders Are Scalable Vision Learners" (He et al.,
+    2021).
 
-    Sizes that decoder and head do not name are taken from a :class:`MAEViT` backbone. With a foreign backbone
-    (mmpretrain's ``MAEHiViT``) every part keeps its own.
+    Sizes that decoder and head do not name are taken from a :class:`MAEViT` backbone. With a
+    foreign backbone (mmpretrain's ``MAEHiViT``) every part keeps its own.
 
     Args:
         backbone: config or module of the encoder.
         neck: config or module of the decoder.
         head: config or module of the head.
-        target_generator: not used by MAE; accepted as in every self-supervised algorithm of mmpretrain.
+        target_generator: not used by MAE; accepted as in every self-supervised algorithm of
+            mmpretrain.
         pretrained: path or address of a checkpoint to start from.
         data_preprocessor: config or module that normalises the images.
         init_cfg: mmengine initialisation config.
 
     Attributes:
-        data_share: after :meth:`loss` of images with pixels without data, the share of removed patches that count in
-            it, a scalar; otherwise None. :class:`AutoAmpOptimWrapper` weights the ranks and steps of an update by it.
+        data_share: after :meth:`loss` of images with pixels without data, the share of removed
+            patches that count in it, a scalar; otherwise None. :class:`AutoAmpOptimWrapper` weights
+            the ranks and steps of an update by it.
 
     Raises:
-        ValueError: if decoder or head name a size that is not the backbone's, or the means of the data preprocessor
-            are for another number of channels.
+        ValueError: if decoder or head name a size that is not the backbone's, or the means of the
+            data preprocessor are for another number of channels.
     """
 
     def __init__(
@@ -67,7 +71,11 @@ class MAE(BaseSelfSupervisor):
                 embed_dim=backbone.embed_dims,
             )
             neck = _fit(neck, MAEPretrainDecoder, sizes)
-            head = _fit(head, MAEPretrainHead, dict(patch_size=backbone.patch_size, in_channels=backbone.in_channels))
+            head = _fit(
+                head,
+                MAEPretrainHead,
+                dict(patch_size=backbone.patch_size, in_channels=backbone.in_channels),
+            )
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -81,13 +89,21 @@ class MAE(BaseSelfSupervisor):
             predicted = self.neck.decoder_pred.out_features
             pixels = math.prod(self.head.patch_size) * self.head.in_channels
             if predicted != pixels:
-                raise ValueError(f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels')
+                raise ValueError(
+                    f'the decoder predicts {predicted} numbers per patch, but a patch has '
+                    f'{pixels} pixels'
+                )
 
         mean = getattr(self.data_preprocessor, 'mean', None)
-        if isinstance(mean, Tensor) and isinstance(backbone, MAEViT) and len(mean) not in (1, backbone.in_channels):
+        if (
+            isinstance(mean, Tensor)
+            and isinstance(backbone, MAEViT)
+            and len(mean) not in (1, backbone.in_channels)
+        ):
             raise ValueError(
                 f'the data_preprocessor has a mean of {len(mean)} channels, but the backbone takes '
-                f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes any number of them)'
+                f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes '
+                'any number of them)'
             )
         self._compiled: Callable | None = None
         self._loads_a_part = False
@@ -97,9 +113,11 @@ class MAE(BaseSelfSupervisor):
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> NamedTuple:
-        """As in torch; weights of another architecture are refused unless ``strict=False`` says to load a part.
+        """As in torch; weights of another architecture are refused unless ``strict=False`` says to
+        load a part.
 
-        mmengine loads by other means, and only warns of what does not fit; there they are refused in any case.
+        mmengine loads by other means, and only warns of what does not fit; there they are refused
+        in any case.
         """
         self._loads_a_part = not strict
         try:
@@ -108,7 +126,9 @@ class MAE(BaseSelfSupervisor):
             self._loads_a_part = False
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per ``out_indices``."""
+        """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per
+        ``out_indices``.
+        """
         return self.backbone(inputs, mask=None)
 
     def loss(
@@ -123,8 +143,10 @@ class MAE(BaseSelfSupervisor):
 
         Args:
             inputs: (B, C, H, W), normalised pixels.
-            data_samples: patches with a pixel of their ``nodata``, (H, W) bool, are left out if they have it.
-            mask: True for a mask of the backbone's kind, or the mask itself, as for :meth:`MAEViT.forward`.
+            data_samples: patches with a pixel of their ``nodata``, (H, W) bool, are left out if
+                they have it.
+            mask: True for a mask of the backbone's kind, or the mask itself, as for
+                :meth:`MAEViT.forward`.
             noise: (B, L) to draw the mask from, the smallest kept.
 
         Returns:
@@ -134,7 +156,9 @@ class MAE(BaseSelfSupervisor):
         if not self._works_on_removed_only():
             pred, mask = self._predict(inputs, mask, noise)
             self._note_share(mask, counts)
-            return dict(loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts))
+            return dict(
+                loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts)
+            )
         _refuse_no_mask(mask)
         # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
         masking = self.backbone.make_masking(inputs, mask, noise)
@@ -146,29 +170,36 @@ class MAE(BaseSelfSupervisor):
         if not data_samples or 'nodata' not in data_samples[0]:
             return None
         nodata = torch.stack([sample.nodata for sample in data_samples])
-        return ~F.mask_from_pixels(nodata, self.head.patch_size)
+        return ~mask_from_pixels(nodata, self.head.patch_size)
 
     def _note_share(self, mask: Tensor, counts: Tensor | None) -> None:
-        self.data_share = None if counts is None else (mask * counts).sum() / mask.sum().clamp(min=1)
+        self.data_share = (
+            None if counts is None else (mask * counts).sum() / mask.sum().clamp(min=1)
+        )
 
     def compile(self, **options) -> None:
-        """Compiles what leads from normalised images and a masking to the loss, in place; weights keep their names.
+        """Compiles what leads from normalised images and a masking to the loss, in place; weights
+        keep their names.
 
-        Masks are drawn outside, so a seed means the same in both modes. Where compilation turns out not to work, for
-        want of a compiler, say, one log line says so and training goes on without it.
+        Masks are drawn outside, so a seed means the same in both modes. Where compilation turns out
+        not to work, for want of a compiler, say, one log line says so and training goes on without
+        it.
 
         Args:
             **options: arguments of ``torch.compile``.
         """
         self._compiled = torch.compile(self._loss_of_removed, **options)
 
-    def _compiled_or_not(self, inputs: Tensor, masking: F.Masking, counts: Tensor | None) -> Tensor:
+    def _compiled_or_not(self, inputs: Tensor, masking: Masking, counts: Tensor | None) -> Tensor:
         if self._compiled is not None:
             try:
                 return self._compiled(inputs, masking, counts)
             except TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
-                print_log(f'torch.compile does not work here ({reason}); going on without it.', logger='current')
+                print_log(
+                    f'torch.compile does not work here ({reason}); going on without it.',
+                    logger='current',
+                )
                 self._compiled = None
         return self._loss_of_removed(inputs, masking, counts)
 
@@ -182,8 +213,8 @@ class MAE(BaseSelfSupervisor):
         ours = all(type(getattr(self, part)) is kind for part, kind in kinds.items())
         return ours and type(self.head.loss_module) is PixelReconstructionLoss
 
-    def _loss_of_removed(self, inputs: Tensor, masking: F.Masking, counts: Tensor | None) -> Tensor:
-        grid = F.patch_grid(inputs, self.backbone.patch_size)
+    def _loss_of_removed(self, inputs: Tensor, masking: Masking, counts: Tensor | None) -> Tensor:
+        grid = patch_grid(inputs, self.backbone.patch_size)
         latent, mask, ids_restore = self.backbone(inputs, masking)
         if masking.ids_removed.shape[1] == 0:
             return self.head.loss(self.neck(latent, ids_restore, grid), inputs, mask)
@@ -202,18 +233,23 @@ class MAE(BaseSelfSupervisor):
 
         Args:
             inputs: (B, C, H, W), normalised pixels.
-            mask: True for a mask of the backbone's kind, or the mask itself, as for :meth:`MAEViT.forward`.
+            mask: True for a mask of the backbone's kind, or the mask itself, as for
+                :meth:`MAEViT.forward`.
             noise: (B, L) to draw the mask from, the smallest kept.
-            use_ground_truth_stats: bring predictions of per-patch-normalised pixels back by the removed patches' own
-                statistics, instead of those estimated from the visible patches.
+            use_ground_truth_stats: bring predictions of per-patch-normalised pixels back by the
+                removed patches' own statistics, instead of those estimated from the visible
+                patches.
 
         Returns:
-            The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 = removed.
+            The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 =
+            removed.
         """
         pred, mask = self._predict(inputs, mask, noise)
         return self.head.to_pixels(pred, inputs, mask, use_ground_truth_stats), mask
 
-    def _predict(self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _predict(
+        self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         _refuse_no_mask(mask)
         ours = isinstance(self.backbone, MAEViT)
         if ours:
@@ -221,25 +257,34 @@ class MAE(BaseSelfSupervisor):
         elif mask is True and noise is None:
             latent, mask, ids_restore = self.backbone(inputs)
         else:
-            raise ValueError(f'{type(self.backbone).__name__} draws its own masks; leave mask and noise out')
+            raise ValueError(
+                f'{type(self.backbone).__name__} draws its own masks; leave mask and noise out'
+            )
         if ours and isinstance(self.neck, MAEPretrainDecoder):
-            return self.neck(latent, ids_restore, F.patch_grid(inputs, self.backbone.patch_size)), mask
+            return self.neck(
+                latent, ids_restore, patch_grid(inputs, self.backbone.patch_size)
+            ), mask
         return self.neck(latent, ids_restore), mask
 
 
 def _refuse_no_mask(mask: Tensor | bool | None) -> None:
     if mask is None or mask is False:
-        raise ValueError(f'mask={mask} leaves nothing to predict; extract_feat encodes whole images')
+        raise ValueError(
+            f'mask={mask} leaves nothing to predict; extract_feat encodes whole images'
+        )
 
 
 def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
-    # Inside another module, that module decides what is missing: LoRA stores a few tensors of its own and no others.
+    # Inside another module, that module decides what is missing: LoRA stores a few tensors of its
+    # own and no others.
     if not prefix and not model._loads_a_part:
         check_fit(state_dict, model)
 
 
 def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:
-    """Fills the sizes that ``part``, a config or module of ``kind``, leaves out; refuses those that differ."""
+    """Fills the sizes that ``part``, a config or module of ``kind``, leaves out; refuses those that
+    differ.
+    """
     is_config = isinstance(part, dict)
     cls = part.get('type') if is_config else type(part)
     cls = MODELS.get(cls) if isinstance(cls, str) else cls
@@ -248,8 +293,9 @@ def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Mo
     given = part if is_config else vars(part)
     for name, size in sizes.items():
         own = given.get(name)
-        if own is not None and (own if isinstance(size, int) else F.pair(own)) != size:
+        if own is not None and (own if isinstance(size, int) else to_pair(own)) != size:
             raise ValueError(
-                f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave {name} out to take it'
+                f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave '
+                f'{name} out to take it'
             )
     return {**part, **sizes} if is_config else part

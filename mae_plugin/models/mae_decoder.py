@@ -12,16 +12,18 @@ from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import functional as F
-from .fit import fit_positions, remember_grid, spread_prediction
+from .adapt import fit_positions, remember_grid, spread_prediction
 from .initialize import initialize_as_official
+from .patches import invert_permutation, take_tokens, to_pair
+from .positions import sincos_position_embedding
 
 
 class MAEPretrainDecoder(BaseModule):
     """The light decoder of MAE (paper, section 3, "MAE decoder").
 
-    Takes every argument of mmpretrain's class with the same meaning. Sizes left out are the backbone's when the
-    decoder is built by :class:`MAE`, and mmpretrain's defaults when it is built alone.
+    Takes every argument of mmpretrain's class with the same meaning. Sizes left out are the
+    backbone's when the decoder is built by :class:`MAE`, and mmpretrain's defaults when it is built
+    alone.
 
     Args:
         num_patches: number L of patches of the usual image; 196 alone.
@@ -33,7 +35,8 @@ class MAEPretrainDecoder(BaseModule):
         decoder_num_heads: attention heads per layer.
         mlp_ratio: hidden size of the feed-forward networks over ``decoder_embed_dim``.
         norm_cfg: config of the normalisation layers.
-        predict_feature_dim: numbers predicted per patch; ``ph * pw * in_chans``, the pixels, if None.
+        predict_feature_dim: numbers predicted per patch; ``ph * pw * in_chans``, the pixels, if
+            None.
         init_cfg: mmengine initialisation config.
         grid_size: (h, w) with h * w = L; square if None.
         with_cp: as in :class:`MAEViT`.
@@ -59,7 +62,7 @@ class MAEPretrainDecoder(BaseModule):
         self.with_cp = with_cp
         self.grid_size = _grid(num_patches, grid_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        self.patch_size = F.pair(16 if patch_size is None else patch_size)
+        self.patch_size = to_pair(16 if patch_size is None else patch_size)
         self.in_chans = 3 if in_chans is None else in_chans
         self.embed_dim = 1024 if embed_dim is None else embed_dim
         if predict_feature_dim is None:
@@ -68,10 +71,15 @@ class MAEPretrainDecoder(BaseModule):
         self.decoder_embed = nn.Linear(self.embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(
-            F.sincos_position_embedding(self.grid_size, decoder_embed_dim), requires_grad=False
+            sincos_position_embedding(self.grid_size, decoder_embed_dim), requires_grad=False
         )
         self.decoder_blocks = nn.ModuleList(
-            DecoderLayer(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), norm_cfg=norm_cfg)
+            DecoderLayer(
+                decoder_embed_dim,
+                decoder_num_heads,
+                int(mlp_ratio * decoder_embed_dim),
+                norm_cfg=norm_cfg,
+            )
             for _ in range(decoder_depth)
         )
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
@@ -86,27 +94,36 @@ class MAEPretrainDecoder(BaseModule):
         return self.ln1
 
     def forward(
-        self, x: Tensor, ids_restore: Tensor, grid: tuple[int, int] | None = None, removed_only: bool = False
+        self,
+        x: Tensor,
+        ids_restore: Tensor,
+        grid: tuple[int, int] | None = None,
+        removed_only: bool = False,
     ) -> Tensor:
         """Predicts patches from the encoded visible ones.
 
         Args:
             x: (B, 1 + L_visible, D), the encoder's ``latent``.
             ids_restore: (B, L), from the encoder.
-            grid: (h, w) of these images if it is not ``grid_size``; the position embedding is resized to it.
-            removed_only: predict only what the encoder has not seen, which is all that the loss looks at.
+            grid: (h, w) of these images if it is not ``grid_size``; the position embedding is
+                resized to it.
+            removed_only: predict only what the encoder has not seen, which is all that the loss
+                looks at.
 
         Returns:
-            (B, L, predict_feature_dim), or (B, L - L_visible, …) in the order of ``Masking.ids_removed``.
+            (B, L, predict_feature_dim), or (B, L - L_visible, …) in the order of
+            ``Masking.ids_removed``.
         """
         grid = grid or self.grid_size
         if ids_restore.shape[1] != grid[0] * grid[1]:
             raise ValueError(
-                f'ids_restore speaks of {ids_restore.shape[1]} patches, but the grid is {grid[0]} x {grid[1]}'
+                f'ids_restore speaks of {ids_restore.shape[1]} patches, but the grid is {grid[0]} '
+                f'x {grid[1]}'
             )
-        # Attention does not mind the order of tokens, so they stay as the encoder leaves them: cls, visible, removed.
+        # Attention does not mind the order of tokens, so they stay as the encoder leaves them: cls,
+        # visible, removed.
         pos_embed = resize_pos_embed(self.decoder_pos_embed, self.grid_size, grid)
-        positions = pos_embed[0, 1:][F.invert(ids_restore)]
+        positions = pos_embed[0, 1:][invert_permutation(ids_restore)]
         x = self.decoder_embed(x)
         visible = x.shape[1] - 1
         tokens = [
@@ -121,41 +138,58 @@ class MAEPretrainDecoder(BaseModule):
         # Nobody asks the last block for the other tokens, though it does look at them.
         x = self.decoder_blocks[-1](x, first) if self.decoder_blocks else x[:, first:]
         x = self.decoder_pred(self.decoder_norm(x))
-        return x if removed_only else F.take(x, ids_restore)
+        return x if removed_only else take_tokens(x, ids_restore)
 
 
 class DecoderLayer(TransformerEncoderLayer):
     """mmpretrain's encoder layer, which can also work out only the last tokens of a sequence."""
 
     def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
-        """(B, N, D) -> (B, N - first_query, D): attends to all tokens, returns those from ``first_query`` on."""
+        """(B, N, D) -> (B, N - first_query, D): attends to all tokens, returns those from
+        ``first_query`` on.
+        """
         if first_query == 0:
             return super().forward(x)
         attn, normed = self.attn, self.ln1(x)
         dim = attn.embed_dims
         weight, bias = attn.qkv.weight, attn.qkv.bias
-        queries = nn.functional.linear(normed[:, first_query:], weight[:dim], None if bias is None else bias[:dim])
-        keys_values = nn.functional.linear(normed, weight[dim:], None if bias is None else bias[dim:])
+        queries = nn.functional.linear(
+            normed[:, first_query:], weight[:dim], None if bias is None else bias[:dim]
+        )
+        keys_values = nn.functional.linear(
+            normed, weight[dim:], None if bias is None else bias[dim:]
+        )
         # (B, N, parts * heads * head_dims) to one (B, heads, N, head_dims) per part.
         q, k, v = (
             part.unflatten(-1, (attn.num_heads, attn.head_dims)).transpose(1, 2)
             for part in (queries, *keys_values.chunk(2, dim=-1))
         )
-        mixed = attn.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop if self.training else 0.0)
+        mixed = attn.scaled_dot_product_attention(
+            q, k, v, dropout_p=attn.attn_drop if self.training else 0.0
+        )
         mixed = attn.proj_drop(attn.proj(mixed.transpose(1, 2).flatten(2)))
         x = x[:, first_query:] + attn.out_drop(attn.gamma1(mixed))
         return self.ffn(self.ln2(x), identity=x)
 
 
-def _fit(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, local_metadata: dict, *_: object) -> None:
+def _fit(
+    decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, local_metadata: dict, *_: object
+) -> None:
     """Brings weights to the decoder's grid and channels."""
-    fit_positions(state_dict, f'{prefix}decoder_pos_embed', decoder.grid_size, local_metadata.get('grid'))
+    fit_positions(
+        state_dict, f'{prefix}decoder_pos_embed', decoder.grid_size, local_metadata.get('grid')
+    )
     pixels, own = math.prod(decoder.patch_size), decoder.decoder_pred
     for name, parameter in own.named_parameters():
         key = f'{prefix}decoder_pred.{name}'
         stored = state_dict.get(key)
         predicts_pixels = own.out_features == pixels * decoder.in_chans
-        if stored is not None and len(stored) != len(parameter) and predicts_pixels and len(stored) % pixels == 0:
+        if (
+            stored is not None
+            and len(stored) != len(parameter)
+            and predicts_pixels
+            and len(stored) % pixels == 0
+        ):
             before = len(stored) // pixels
             state_dict[key] = spread_prediction(stored, before, decoder.in_chans)
             print_log(f'Changed {key} from {before} to {decoder.in_chans} channels.', 'current')
@@ -163,12 +197,17 @@ def _fit(decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, local_metad
 
 def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:
     if grid_size is not None:
-        grid_size = F.pair(grid_size)
+        grid_size = to_pair(grid_size)
         if num_patches not in (None, grid_size[0] * grid_size[1]):
-            raise ValueError(f'num_patches={num_patches} does not fit grid_size={grid_size}; leave one of them out')
+            raise ValueError(
+                f'num_patches={num_patches} does not fit grid_size={grid_size}; leave one of them '
+                'out'
+            )
         return grid_size
     num_patches = 196 if num_patches is None else num_patches
     side = math.isqrt(num_patches)
     if side * side != num_patches:
-        raise ValueError(f'num_patches={num_patches} is not a square number; give grid_size=(h, w) instead')
+        raise ValueError(
+            f'num_patches={num_patches} is not a square number; give grid_size=(h, w) instead'
+        )
     return side, side

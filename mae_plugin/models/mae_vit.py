@@ -14,9 +14,19 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import functional as F
-from .fit import fit_encoder, remember_grid
+from .adapt import fit_encoder, remember_grid
 from .initialize import initialize_as_official
+from .masking import (
+    MASK_KINDS,
+    Masking,
+    check_mask_ratio,
+    mask_from_pixels,
+    masking_from_mask,
+    masking_from_noise,
+    num_visible,
+)
+from .patches import patch_grid, patchify, take_tokens, to_pair
+from .positions import sincos_position_embedding
 
 OutType = Literal['raw', 'cls_token', 'featmap', 'avg_featmap']
 
@@ -24,32 +34,34 @@ OutType = Literal['raw', 'cls_token', 'featmap', 'avg_featmap']
 class MAEViT(VisionTransformer):
     """Vision Transformer for masked-autoencoder pre-training (paper, section 3, "MAE encoder").
 
-    Takes every argument of mmpretrain's ``MAEViT`` with the same meaning, and ``in_channels``. Weights are
-    drawn at construction by the official scheme; ``init_cfg`` and loaded weights then have the last word.
+    Takes every argument of mmpretrain's ``MAEViT`` with the same meaning, and ``in_channels``.
+    Weights are drawn at construction by the official scheme; ``init_cfg`` and loaded weights then
+    have the last word.
 
     Args:
-        arch: ``'b'``, ``'l'``, ``'h'``, another name of ``VisionTransformer.arch_zoo``, or a dict with
-            ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels``.
-        img_size: height and width of the usual input in pixels; other sizes resize the position embedding.
+        arch: ``'b'``, ``'l'``, ``'h'``, another name of ``VisionTransformer.arch_zoo``, or a dict
+            with ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        img_size: height and width of the usual input in pixels; other sizes resize the position
+            embedding.
         patch_size: height and width of a patch in pixels.
         out_indices: layers whose output the unmasked forward returns.
         drop_rate: dropout inside the transformer layers.
         drop_path_rate: stochastic depth rate of the last layer; earlier ones rise to it linearly.
         norm_cfg: config of the normalisation layers.
         final_norm: whether the last layer's output is normalised.
-        out_type: what the unmasked forward returns: ``'raw'`` (B, 1 + L, D), ``'cls_token'`` (B, D),
-            ``'featmap'`` (B, D, h, w) or ``'avg_featmap'`` (B, D).
+        out_type: what the unmasked forward returns: ``'raw'`` (B, 1 + L, D), ``'cls_token'`` (B,
+            D), ``'featmap'`` (B, D, h, w) or ``'avg_featmap'`` (B, D).
         interpolate_mode: how the position embedding is resized.
         patch_cfg: further arguments of mmcv's ``PatchEmbed``.
         layer_cfgs: further arguments of each ``TransformerEncoderLayer``.
         mask_ratio: share of patches removed, in [0, 1).
         init_cfg: mmengine initialisation config.
         in_channels: channels of the input images.
-        with_cp: keep only what goes into each layer and compute the rest again for the backward pass, in masked
-            training: less memory for a third more time.
-        mask_kind: how masks are drawn: ``'random'``, ``'block'`` for rectangles, ``'grid'`` for an even spread, or
-            the path of an ``.npy`` file or an image of ``img_size`` whose pixels that are not 0 are always removed,
-            with every patch that holds one.
+        with_cp: keep only what goes into each layer and compute the rest again for the backward
+            pass, in masked training: less memory for a third more time.
+        mask_kind: how masks are drawn: ``'random'``, ``'block'`` for rectangles, ``'grid'`` for an
+            even spread, or the path of an ``.npy`` file or an image of ``img_size`` whose pixels
+            that are not 0 are always removed, with every patch that holds one.
 
     Raises:
         ValueError: if the patches do not tile ``img_size``, or an argument is out of range.
@@ -76,11 +88,11 @@ class MAEViT(VisionTransformer):
         with_cp: bool = False,
         mask_kind: str = 'random',
     ) -> None:
-        F.check_mask_ratio(mask_ratio)
+        check_mask_ratio(mask_ratio)
         super().__init__(
             arch=arch,
-            img_size=F.pair(img_size),
-            patch_size=F.pair(patch_size),
+            img_size=to_pair(img_size),
+            patch_size=to_pair(patch_size),
             in_channels=in_channels,
             norm_cfg=norm_cfg,
             final_norm=final_norm,
@@ -100,7 +112,8 @@ class MAEViT(VisionTransformer):
         self.in_channels = projection.in_channels
         self.patch_size = tuple(projection.stride)
         self.num_patches = self.patch_resolution[0] * self.patch_resolution[1]
-        # A patch that overlaps no other can be projected by itself; anything else needs the whole image.
+        # A patch that overlaps no other can be projected by itself; anything else needs the whole
+        # image.
         self._patches_are_separate = (
             type(projection) is nn.Conv2d
             and projection.kernel_size == projection.stride
@@ -108,16 +121,16 @@ class MAEViT(VisionTransformer):
             and projection.dilation == (1, 1)
             and projection.groups == 1
         )
-        F.patch_grid(self.img_size, self.patch_size)
+        patch_grid(self.img_size, self.patch_size)
         self.mask_kind = mask_kind
         self.register_buffer('fixed_mask', None, persistent=False)
-        if mask_kind not in F.MASK_KINDS:
-            fixed = F.mask_from_pixels(_read_mask(mask_kind, self.img_size), self.patch_size)
-            self.fixed_mask = F.masking_from_mask(fixed, (1, self.num_patches)).mask
+        if mask_kind not in MASK_KINDS:
+            fixed = mask_from_pixels(_read_mask(mask_kind, self.img_size), self.patch_size)
+            self.fixed_mask = masking_from_mask(fixed, (1, self.num_patches)).mask
             self._num_visible = self.num_patches - int(fixed.sum())
         self.register_state_dict_post_hook(remember_grid)
         self.pos_embed.requires_grad = False
-        self.pos_embed.data.copy_(F.sincos_position_embedding(self.patch_resolution, self.embed_dims))
+        self.pos_embed.data.copy_(sincos_position_embedding(self.patch_resolution, self.embed_dims))
         initialize_as_official(self)
         for module in self.modules():
             # numpy's floats look like arrays to torch.compile, which then stops at every layer.
@@ -125,91 +138,122 @@ class MAEViT(VisionTransformer):
                 module.drop_prob = float(module.drop_prob)
 
     def init_weights(self) -> None:
-        """Applies ``init_cfg``, which may load a checkpoint; without one the weights drawn at construction stay."""
+        """Applies ``init_cfg``, which may load a checkpoint; without one the weights drawn at
+        construction stay.
+        """
         # VisionTransformer's own would draw a random position embedding over the sine-cosine one.
         super(VisionTransformer, self).init_weights()
 
     def forward(
-        self, x: Tensor, mask: Tensor | F.Masking | bool | None = True, noise: Tensor | None = None
+        self, x: Tensor, mask: Tensor | Masking | bool | None = True, noise: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Encodes the visible patches of images, or whole images.
 
         Args:
             x: (B, C, H, W), normalised pixels.
-            mask: True draws a mask of the kind ``mask_kind``; a bool or 0/1 tensor (B, L) with 1 = removed is used as
-                it is (visible tokens then stand in raster order), and so is one of pixels, (B, H, W) or (1, H, W),
-                for the patches that hold any; a masking that :meth:`make_masking` gave; False or None encodes the
-                whole image.
-            noise: (B, L), uniform, to draw the mask from; of random masks the smallest are kept. One
-                ``torch.rand(B, L)`` if left out.
+            mask: True draws a mask of the kind ``mask_kind``; a bool or 0/1 tensor (B, L) with 1 =
+                removed is used as it is (visible tokens then stand in raster order), and so is one
+                of pixels, (B, H, W) or (1, H, W), for the patches that hold any; a masking that
+                :meth:`make_masking` gave; False or None encodes the whole image.
+            noise: (B, L), uniform, to draw the mask from; of random masks the smallest are kept.
+                One ``torch.rand(B, L)`` if left out.
 
         Returns:
-            With a mask: ``latent`` (B, 1 + L_visible, D), ``mask`` (B, L) float with 1 = removed, and ``ids_restore``
+            With a mask: ``latent`` (B, 1 + L_visible, D), ``mask`` (B, L) float with 1 = removed,
+                and ``ids_restore``
             (B, L). Without: the tuple of features that ``VisionTransformer.forward`` returns.
 
         Raises:
-            ValueError: for images that patches do not tile, another number of channels, a mask or noise of another
-                shape, a mask that removes different numbers per image, or mask and noise together.
+            ValueError: for images that patches do not tile, another number of channels, a mask or
+                noise of another shape, a mask that removes different numbers per image, or mask and
+                noise together.
         """
         if mask is None or mask is False:
             return super().forward(x)
-        grid = F.patch_grid(x, self.patch_size)
-        masking = mask if isinstance(mask, F.Masking) else self.make_masking(x, mask, noise)
-        pos_embed = resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode)
+        grid = patch_grid(x, self.patch_size)
+        masking = mask if isinstance(mask, Masking) else self.make_masking(x, mask, noise)
+        pos_embed = resize_pos_embed(
+            self.pos_embed, self.patch_resolution, grid, self.interpolate_mode
+        )
         tokens = self._embed(x, masking.ids_keep) + pos_embed[0, 1:][masking.ids_keep]
         cls_token = (self.cls_token + pos_embed[:, :1]).expand(len(x), -1, -1)
         latent = torch.cat([cls_token, tokens], dim=1)
         for layer in self.layers:
-            latent = checkpoint(layer, latent, use_reentrant=False) if self.with_cp else layer(latent)
+            latent = (
+                checkpoint(layer, latent, use_reentrant=False) if self.with_cp else layer(latent)
+            )
         if self.final_norm:
             latent = self.norm1(latent)
         return latent, masking.mask, masking.ids_restore
 
-    def make_masking(self, x: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None) -> F.Masking:
-        """Decides what of images (B, C, H, W) is removed; arguments and errors as for :meth:`forward`."""
+    def make_masking(
+        self, x: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None
+    ) -> Masking:
+        """Decides what of images (B, C, H, W) is removed; arguments and errors as for
+        :meth:`forward`.
+        """
         if x.shape[1] != self.in_channels:
-            raise ValueError(f'images have {x.shape[1]} channels, but this MAEViT was built with {self.in_channels}')
-        grid = F.patch_grid(x, self.patch_size)
+            raise ValueError(
+                f'images have {x.shape[1]} channels, but this MAEViT was built with '
+                f'{self.in_channels}'
+            )
+        grid = patch_grid(x, self.patch_size)
         shape = (len(x), grid[0] * grid[1])
         if mask is not True:
             if not isinstance(mask, Tensor):
-                raise ValueError(f'mask={mask!r} is neither True, False, None nor a tensor of shape {shape}')
+                raise ValueError(
+                    f'mask={mask!r} is neither True, False, None nor a tensor of shape {shape}'
+                )
             if noise is not None:
-                raise ValueError('mask and noise were both given; the mask says it all, so leave the noise out')
+                raise ValueError(
+                    'mask and noise were both given; the mask says it all, so leave the noise out'
+                )
             if mask.ndim == 3:
                 mask = self._of_patches(mask, x)
-            return F.masking_from_mask(mask.to(x.device), shape)
+            return masking_from_mask(mask.to(x.device), shape)
         if noise is None and self.fixed_mask is not None:
             size, own = tuple(x.shape[2:]), tuple(self.img_size)
             if size != own:
-                raise ValueError(f'the mask {self.mask_kind} is for images of {own} pixels, not {size}')
-            return F.masking_from_noise(self.fixed_mask.expand(shape), self._num_visible)
+                raise ValueError(
+                    f'the mask {self.mask_kind} is for images of {own} pixels, not {size}'
+                )
+            return masking_from_noise(self.fixed_mask.expand(shape), self._num_visible)
         if noise is None:
             noise = torch.rand(shape, device=x.device)
         elif tuple(noise.shape) != shape:
-            raise ValueError(f'noise has shape {tuple(noise.shape)}, but these images need {shape}, (images, patches)')
-        arrange = F.MASK_KINDS.get(self.mask_kind, F.MASK_KINDS['random'])
-        return F.masking_from_noise(arrange(noise.to(x.device), grid), F.num_visible(shape[1], self.mask_ratio))
+            raise ValueError(
+                f'noise has shape {tuple(noise.shape)}, but these images need {shape}, (images, '
+                'patches)'
+            )
+        arrange = MASK_KINDS.get(self.mask_kind, MASK_KINDS['random'])
+        return masking_from_noise(
+            arrange(noise.to(x.device), grid), num_visible(shape[1], self.mask_ratio)
+        )
 
     def _of_patches(self, mask: Tensor, x: Tensor) -> Tensor:
         """A mask of pixels, (B, H, W) or (1, H, W), as one of patches, (B, L)."""
         if mask.shape[0] not in (1, len(x)) or mask.shape[1:] != x.shape[2:]:
             raise ValueError(
-                f'a mask of pixels for these images is {(len(x), *x.shape[2:])} or {(1, *x.shape[2:])}, '
+                f'a mask of pixels for these images is {(len(x), *x.shape[2:])} or '
+                f'{(1, *x.shape[2:])}, '
                 f'not {tuple(mask.shape)}'
             )
-        return F.mask_from_pixels(mask, self.patch_size).expand(len(x), -1)
+        return mask_from_pixels(mask, self.patch_size).expand(len(x), -1)
 
-    def _prepare_pos_embed(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
-        """Called before weights are loaded; ``VisionTransformer``'s own takes every grid for a square."""
+    def _prepare_pos_embed(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: object
+    ) -> None:
+        """Called before weights are loaded; ``VisionTransformer``'s own takes every grid for a
+        square.
+        """
         fit_encoder(self, state_dict, prefix, local_metadata.get('grid'))
 
     def _embed(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Projects the visible patches alone: (B, C, H, W) -> (B, L_visible, D)."""
         embed = self.patch_embed
         if not self._patches_are_separate:
-            return F.take(embed(x)[0], ids_keep)
-        visible = F.take(F.patchify(x, self.patch_size), ids_keep)
+            return take_tokens(embed(x)[0], ids_keep)
+        visible = take_tokens(patchify(x, self.patch_size), ids_keep)
         # (D, C, ph, pw) to the order in which patchify lays a patch out: rows, columns, channels.
         weight = embed.projection.weight.permute(0, 2, 3, 1).flatten(1)
         tokens = nn.functional.linear(visible, weight, embed.projection.bias)
@@ -219,7 +263,7 @@ class MAEViT(VisionTransformer):
 def _read_mask(path: str, size: tuple[int, int]) -> Tensor:
     """Reads a mask of pixels (H, W) of the given size, bool."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f'mask_kind={path!r} is neither {", ".join(F.MASK_KINDS)} nor a file')
+        raise FileNotFoundError(f'mask_kind={path!r} is neither {", ".join(MASK_KINDS)} nor a file')
     mask = np.load(path) if path.endswith('.npy') else mmcv.imread(path, 'grayscale')
     if mask.shape != tuple(size):
         raise ValueError(f'the mask {path} has shape {mask.shape}, but img_size is {tuple(size)}')

@@ -1,1 +1,3 @@
-"""What every other part may use: locks on the file system, and processes that end with their parent."""
+"""What every other part may use: locks on the file system, and processes that end with their
+parent.
+"""

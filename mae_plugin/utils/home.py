@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 def provide_user() -> None:
-    """Sets ``USER`` and ``XDG_CACHE_HOME`` where the system knows neither name nor home folder of this user.
+    """Sets ``USER`` and ``XDG_CACHE_HOME`` where the system knows neither name nor home folder of
+    this user.
 
     Libraries look for both when they are imported, and fail without.
     """
@@ -26,11 +27,16 @@ def provide_user() -> None:
     except RuntimeError:
         folder = temporary_cache()
         os.environ['XDG_CACHE_HOME'] = str(folder)
-        warnings.warn(f'there is no home folder, so caches are kept in {folder}; HOME names another', stacklevel=2)
+        warnings.warn(
+            f'there is no home folder, so caches are kept in {folder}; HOME names another',
+            stacklevel=2,
+        )
 
 
 def temporary_cache() -> Path:
-    """Returns a folder of temporary files that belongs to this user alone; it is the same every time if possible."""
+    """Returns a folder of temporary files that belongs to this user alone; it is the same every
+    time if possible.
+    """
     folder = Path(tempfile.gettempdir(), f'mae_plugin-{os.getuid()}')
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

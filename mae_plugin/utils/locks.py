@@ -1,4 +1,6 @@
-"""Locks on the file system, each held by one process and released by the system when that process ends."""
+"""Locks on the file system, each held by one process and released by the system when that process
+ends.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ class LockedError(Exception):
 class FileLock:
     """Holds an exclusive ``flock`` on a file, which names the process that holds it.
 
-    The system releases the lock when the process ends, SIGKILL included. Processes forked while the lock is held do
-    not share it.
+    The system releases the lock when the process ends, SIGKILL included. Processes forked while the
+    lock is held do not share it.
 
     Args:
         path: the lock file; it is created, and stays unless :meth:`release` removes it.
@@ -52,7 +54,9 @@ class FileLock:
                 # The former holder may have removed the file after it was opened here.
                 if self._is_at_path(descriptor):
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
+                    os.pwrite(
+                        descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0
+                    )
                     self._descriptor, descriptor = descriptor, -1
             except BlockingIOError:
                 raise LockedError(self._read_holder()) from None
@@ -79,7 +83,11 @@ class FileLock:
     def _read_holder(self) -> str:
         # A process that has just taken the lock may not have written its name yet.
         for _ in range(20):
-            if holder := self.path.read_text(errors='replace').strip() if self.path.is_file() else '':
+            if (
+                holder := self.path.read_text(errors='replace').strip()
+                if self.path.is_file()
+                else ''
+            ):
                 return holder
             time.sleep(0.01)
         return 'another process'

@@ -30,7 +30,8 @@ def call_when_orphaned(action: Callable[[], None]) -> None:
 def end_with_launcher() -> None:
     """Ends this rank when its launcher ends, even if SIGKILL ends the launcher.
 
-    The rank first gets SIGTERM, on which training saves; it is killed if it is still there after a minute.
+    The rank first gets SIGTERM, on which training saves; it is killed if it is still there after a
+    minute.
     """
 
     def end() -> None:

@@ -14,7 +14,9 @@ from .parents import call_when_orphaned
 
 
 @contextmanager
-def process_pool(workers: int | None, initializer: Callable, *arguments: object) -> Iterator[ProcessPoolExecutor]:
+def process_pool(
+    workers: int | None, initializer: Callable, *arguments: object
+) -> Iterator[ProcessPoolExecutor]:
     """Yields a pool of forked processes; an error ends it after the present tasks, Ctrl-C at once.
 
     The processes end with this one, even if SIGKILL ends it.
@@ -39,7 +41,8 @@ def process_pool(workers: int | None, initializer: Callable, *arguments: object)
             pool.shutdown(cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise RuntimeError(
-                    'the system killed a worker, perhaps for want of memory; start again with fewer workers to '
+                    'the system killed a worker, perhaps for want of memory; start again with '
+                    'fewer workers to '
                     'go on from here'
                 ) from error
             raise

@@ -1,4 +1,6 @@
-"""The crop of training is torchvision's with Pillow's pixels; faults end in one sentence or in another image."""
+"""The crop of training is torchvision's with Pillow's pixels; faults end in one sentence or in
+another image.
+"""
 
 import io
 import logging
@@ -28,7 +30,9 @@ from ..conftest import write_jpegs
 def photograph(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """Smooth shapes with some noise, as photographs have; size is (width, height)."""
     random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
     noisy = np.asarray(coarse) + random.normal(0, 6, (size[1], size[0], 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
@@ -42,7 +46,10 @@ def png(image: Image.Image) -> bytes:
 def test_same_crops_as_torchvision_and_same_pixels_as_pillow():
     """Same seed, same box and flip; at most one pixel in a thousand is more than 2 levels off."""
     reference = Compose(
-        [RandomResizedCrop(64, (0.2, 1.0), interpolation=InterpolationMode.BICUBIC), RandomHorizontalFlip()]
+        [
+            RandomResizedCrop(64, (0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
+            RandomHorizontalFlip(),
+        ]
     )
     ours = LoadRandomCrop(64, crop_ratio_range=(0.2, 1.0), channel_order='rgb')
     for seed, size in enumerate([(200, 150), (90, 250), (64, 64), (50, 40), (640, 480)] * 4):
@@ -61,9 +68,14 @@ def test_same_crops_as_torchvision_and_same_pixels_as_pillow():
 
 
 def test_rectangles_and_no_flip():
-    out = LoadRandomCrop((32, 80), flip_prob=0).transform(dict(img_bytes=png(photograph((200, 100)))))
+    out = LoadRandomCrop((32, 80), flip_prob=0).transform(
+        dict(img_bytes=png(photograph((200, 100))))
+    )
     assert out['img'].shape == (32, 80, 3) and out['flip'] is False
-    assert LoadRandomCrop(32, flip_prob=1).transform(dict(img_bytes=png(photograph((90, 90)))))['flip'] is True
+    assert (
+        LoadRandomCrop(32, flip_prob=1).transform(dict(img_bytes=png(photograph((90, 90)))))['flip']
+        is True
+    )
 
 
 @pytest.mark.parametrize('size', [(200, 150), (150, 201), (97, 333), (80, 60), (256, 256)])
@@ -81,17 +93,25 @@ def test_centre_crop_of_rectangles_covers_them():
     out = LoadCenterCrop((64, 32), crop_ratio=1).transform(dict(img=ramp))['img']
     assert out.shape == (64, 32, 3)
     # Of 256 columns the middle 32 stay: from 112 / 256 to 144 / 256 of the ramp.
-    assert out[0, 0, 0] == pytest.approx(255 * 112.5 / 256, abs=2) and out[0, -1, 0] == pytest.approx(
-        255 * 143.5 / 256, abs=2
-    )
-    assert LoadCenterCrop((32, 64), crop_ratio=1).transform(dict(img=ramp[:40, :10]))['img'].shape == (32, 64, 3)
+    assert out[0, 0, 0] == pytest.approx(255 * 112.5 / 256, abs=2) and out[
+        0, -1, 0
+    ] == pytest.approx(255 * 143.5 / 256, abs=2)
+    assert LoadCenterCrop((32, 64), crop_ratio=1).transform(dict(img=ramp[:40, :10]))[
+        'img'
+    ].shape == (32, 64, 3)
 
 
 def test_reduced_decoding():
-    """A crop eight times larger than the output: other pixels, but close, and decoded at a fraction of the size."""
+    """A crop eight times larger than the output: other pixels, but close, and decoded at a fraction
+    of the size.
+    """
     file = io.BytesIO()
     photograph((1600, 1200)).save(file, 'JPEG', quality=95)
-    whole = LoadCenterCrop(64, crop_ratio=1).transform(dict(img_bytes=file.getvalue()))['img'].astype(int)
+    whole = (
+        LoadCenterCrop(64, crop_ratio=1)
+        .transform(dict(img_bytes=file.getvalue()))['img']
+        .astype(int)
+    )
     fast = LoadCenterCrop(64, crop_ratio=1, reduce=True)
     reduced = fast.transform(dict(img_bytes=file.getvalue()))['img'].astype(int)
     assert fast._last.pixels(8).shape == (150, 200, 3) and fast._last._decoded[0] == 8
@@ -110,7 +130,9 @@ def test_resizes_any_type_and_number_of_channels():
 
     def pillows(image: np.ndarray) -> np.ndarray:
         bands = [Image.fromarray(band.astype(np.float32)) for band in image.transpose(2, 0, 1)]
-        return np.stack([np.asarray(band.resize((24, 16), Image.Resampling.BICUBIC)) for band in bands], axis=-1)
+        return np.stack(
+            [np.asarray(band.resize((24, 16), Image.Resampling.BICUBIC)) for band in bands], axis=-1
+        )
 
     bands = random.random((40, 56, 5), dtype=np.float32)
     np.testing.assert_allclose(resize(bands, (16, 24)), pillows(bands), atol=1e-5)
@@ -121,7 +143,9 @@ def test_resizes_any_type_and_number_of_channels():
     assert resize(extremes, (80, 112)).max() == 65535
     same = resize(deep, (40, 56))
     assert np.array_equal(same, deep) and not np.shares_memory(same, deep)
-    assert np.array_equal(resize(deep[:, ::-1], (16, 24)), resize(np.ascontiguousarray(deep[:, ::-1]), (16, 24)))
+    assert np.array_equal(
+        resize(deep[:, ::-1], (16, 24)), resize(np.ascontiguousarray(deep[:, ::-1]), (16, 24))
+    )
 
 
 def test_several_crops_of_one_decode(monkeypatch):
@@ -131,7 +155,9 @@ def test_several_crops_of_one_decode(monkeypatch):
     monkeypatch.setattr(
         simplejpeg,
         'decode_jpeg',
-        lambda *args, _decode=simplejpeg.decode_jpeg, **kw: decoded.append(1) or _decode(*args, **kw),
+        lambda *args, _decode=simplejpeg.decode_jpeg, **kw: (
+            decoded.append(1) or _decode(*args, **kw)
+        ),
     )
     file = io.BytesIO()
     photograph((120, 90)).save(file, 'JPEG')
@@ -155,7 +181,10 @@ def test_takes_the_place_of_mmpretrains_transforms(tmp_path):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(interpolation='cubic'), "interpolation='cubic' is unknown; it is one of 'bicubic', 'bilinear'"),
+        (
+            dict(interpolation='cubic'),
+            "interpolation='cubic' is unknown; it is one of 'bicubic', 'bilinear'",
+        ),
         (dict(channel_order='RGB'), "channel_order='RGB' is unknown"),
         (dict(on_error='ignore'), "on_error='ignore' is unknown; it is one of 'skip', 'raise'"),
         (dict(max_skipped=5), 'max_skipped=5 is out of range'),
@@ -212,7 +241,9 @@ def test_faults_are_skipped_counted_and_said_once(folder, log):
     path, dataset = folder
     for _ in range(2):
         samples = [dataset[i] for i in range(len(dataset))]
-        assert len(samples) == 26 and all(sample['inputs'].shape == (3, 32, 32) for sample in samples)
+        assert len(samples) == 26 and all(
+            sample['inputs'].shape == (3, 32, 32) for sample in samples
+        )
     said = [line for line in log if line.startswith('Skipped')]
     for name in FAULTS:
         assert sum(f'{path / name}: ' in line for line in said) == 1, name
@@ -223,7 +254,9 @@ def test_faults_are_skipped_counted_and_said_once(folder, log):
 
 def test_counts_are_of_all_workers(folder):
     _, dataset = folder
-    loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, collate_fn=default_collate)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=4, num_workers=2, collate_fn=default_collate
+    )
     assert sum(len(batch['inputs']) for batch in loader) == 26
     skipped = dataset.pipeline.transforms[0].skipped
     assert skipped.skipped >= len(FAULTS) and skipped.asked == 26 + skipped.skipped
@@ -236,7 +269,8 @@ def test_too_many_faults_end_the_run(tmp_path):
     pipeline = [dict(type='LoadRandomCrop', scale=32, max_skipped=0.2)]
     dataset = CustomDataset(str(tmp_path), with_label=False, pipeline=pipeline)
     with pytest.raises(
-        RuntimeError, match=r'of 1\d\d images could not be read, more than the 20.0% that max_skipped allows'
+        RuntimeError,
+        match=r'of 1\d\d images could not be read, more than the 20.0% that max_skipped allows',
     ):
         for i in range(1000):
             dataset[i % 6]
@@ -244,7 +278,9 @@ def test_too_many_faults_end_the_run(tmp_path):
 
 def test_nothing_but_faults_ends_the_run(tmp_path):
     (tmp_path / 'bad.jpg').write_text('no image')
-    dataset = CustomDataset(str(tmp_path), with_label=False, pipeline=[dict(type='LoadRandomCrop', scale=32)])
+    dataset = CustomDataset(
+        str(tmp_path), with_label=False, pipeline=[dict(type='LoadRandomCrop', scale=32)]
+    )
     with pytest.raises(RuntimeError, match='100 of 100 images could not be read'):
         dataset[0]
 
@@ -253,7 +289,11 @@ def test_nothing_but_faults_ends_the_run(tmp_path):
 def test_evaluation_names_the_file(folder, name):
     path, _ = folder
     crop = LoadCenterCrop(32)
-    kind, said = (FileNotFoundError, 'does not exist') if name == 'vanished.jpg' else (ValueError, 'cannot be read')
+    kind, said = (
+        (FileNotFoundError, 'does not exist')
+        if name == 'vanished.jpg'
+        else (ValueError, 'cannot be read')
+    )
     with pytest.raises(kind, match=f'{path / name} {said}'):
         crop.transform(dict(img_path=str(path / name)))
 
@@ -277,4 +317,6 @@ def test_integers_of_many_bits_keep_their_values(dtype):
         out = resize(np.full((8, 8, 2), value, dtype), (4, 6))
         assert out.dtype == dtype
         # Within the 53 bits of float64, and the rounding of sums of them.
-        assert all(abs(int(pixel) - int(value)) <= abs(int(value)) >> 50 for pixel in out.reshape(-1))
+        assert all(
+            abs(int(pixel) - int(value)) <= abs(int(value)) >> 50 for pixel in out.reshape(-1)
+        )

@@ -1,4 +1,6 @@
-"""Shards hold what the source holds, survive a kill, and are the same whatever happened on the way."""
+"""Shards hold what the source holds, survive a kill, and are the same whatever happened on the
+way.
+"""
 
 import gzip
 import hashlib
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 from mae_plugin.data import IndexedImages
-from mae_plugin.data.decode import EncodedImage
+from mae_plugin.data.decoding.decode import EncodedImage
 from mae_plugin.data.prepare import Plan, prepare
 from mae_plugin.utils.locks import FileLock
 from PIL import Image
@@ -52,7 +54,10 @@ def test_a_folder(source, tmp_path):
     found = contents(tmp_path / 'out')
     assert list(found) == NAMES
     assert all(data == (source / name).read_bytes() for name, data in found.items())
-    assert (manifest['images'], [shard['images'] for shard in manifest['shards']]) == (12, [5, 4, 3])
+    assert (manifest['images'], [shard['images'] for shard in manifest['shards']]) == (
+        12,
+        [5, 4, 3],
+    )
     assert (
         manifest['skipped'][0]['name'] == 'a/broken.jpg'
         and 'in no known image format' in manifest['skipped'][0]['reason']
@@ -80,12 +85,16 @@ def test_archives_hold_the_same(source, tmp_path):
     (tmp_path / 'a.tgz').write_bytes(gzip.compress((tmp_path / 'a.tar').read_bytes()))
     for name in ('a.zip', 'a.tar', 'a.tgz'):
         prepare(Plan(str(tmp_path / name), inside='/top/'), tmp_path / f'{name} out', workers=1)
-        assert contents(tmp_path / f'{name} out') == {name: (source / name).read_bytes() for name in NAMES}
+        assert contents(tmp_path / f'{name} out') == {
+            name: (source / name).read_bytes() for name in NAMES
+        }
         assert not list((tmp_path / f'{name} out').glob('*source*'))
 
 
 def test_reduced(source, tmp_path):
-    """Shorter side 60, smaller images as they are, formats without loss become JPEG, colours stay."""
+    """Shorter side 60, smaller images as they are, formats without loss become JPEG, colours
+    stay.
+    """
     prepare(Plan(str(source), size=60), tmp_path / 'out', workers=1)
     found = contents(tmp_path / 'out')
     assert EncodedImage(found['a/000.jpg']).size == (60, 80)
@@ -93,30 +102,47 @@ def test_reduced(source, tmp_path):
     red = EncodedImage(found['b/red.jpg'], 'rgb').pixels().astype(int)
     assert red.shape == (60, 60, 3) and np.abs(red - [250, 20, 20]).max() <= 3
     reference = Image.open(source / 'a/000.jpg').resize((80, 60), Image.Resampling.BICUBIC)
-    difference = EncodedImage(found['a/000.jpg'], 'rgb').pixels().astype(int) - np.asarray(reference)
+    difference = EncodedImage(found['a/000.jpg'], 'rgb').pixels().astype(int) - np.asarray(
+        reference
+    )
     assert np.abs(difference).mean() < 2
 
 
 def test_labels_beside_images_stay(source, tmp_path):
     """Those of the members of a tar file, whatever becomes of the images."""
     with tarfile.open(tmp_path / 'a.tar', 'w') as file:
-        for number, name in enumerate(('a/000.jpg', 'b/red.png', 'a/001.jpg', 'a/002.jpg', 'b/deep/000.jpg')):
+        for number, name in enumerate(
+            ('a/000.jpg', 'b/red.png', 'a/001.jpg', 'a/002.jpg', 'b/deep/000.jpg')
+        ):
             file.add(source / name, f'{number:03d}.{name[-3:]}')
             label = [b'cat', b'{"label": "dog"}', b'cat', b'{"caption": "none"}', b'\xff\n']
             (tmp_path / 'label').write_bytes(label[number])
             file.add(tmp_path / 'label', f'{number:03d}.{"json" if number % 2 else "cls"}')
     for size in (None, 60):
-        prepare(Plan(str(tmp_path / 'a.tar'), size=size, per_shard=2), tmp_path / f'out {size}', workers=1)
+        prepare(
+            Plan(str(tmp_path / 'a.tar'), size=size, per_shard=2),
+            tmp_path / f'out {size}',
+            workers=1,
+        )
         found = contents(tmp_path / f'out {size}')
         kept = {name: data for name, data in found.items() if name.endswith('cls')}
         assert kept == {'000.cls': b'cat', '001.cls': b'dog', '002.cls': b'cat'}
-        assert list(found)[2:4] == [f'001.{"jpg" if size else "png"}', '001.cls'] and len(found) == 8
-    some = IndexedImages(str(tmp_path / 'out 60'), 'shard-00000.tar', with_label=True, index_dir=str(tmp_path))
-    assert [some.get_data_info(i)['gt_label'] for i in range(2)] == [0, 1] and some.CLASSES == ('cat', 'dog')
+        assert (
+            list(found)[2:4] == [f'001.{"jpg" if size else "png"}', '001.cls'] and len(found) == 8
+        )
+    some = IndexedImages(
+        str(tmp_path / 'out 60'), 'shard-00000.tar', with_label=True, index_dir=str(tmp_path)
+    )
+    assert [some.get_data_info(i)['gt_label'] for i in range(2)] == [0, 1] and some.CLASSES == (
+        'cat',
+        'dog',
+    )
 
 
 def test_images_of_any_bands_stay_as_they_are(tmp_path):
-    """All that training reads as it is stored is taken, unless it is to be reduced; what is damaged never is."""
+    """All that training reads as it is stored is taken, unless it is to be reduced; what is damaged
+    never is.
+    """
     folder = tmp_path / 'in'
     folder.mkdir()
     bands = np.arange(20 * 30 * 13, dtype=np.uint16).reshape(20, 30, 13)
@@ -130,9 +156,13 @@ def test_images_of_any_bands_stay_as_they_are(tmp_path):
     assert contents(tmp_path / 'out') == kept
     assert [fault['name'] for fault in manifest['skipped']] == ['damaged.tif']
     load = dict(type='LoadCenterCrop', scale=(20, 30), crop_ratio=1, color_type='unchanged')
-    dataset = IndexedImages(str(tmp_path / 'out'), extensions=plan.extensions, index_dir=str(tmp_path), pipeline=[load])
+    dataset = IndexedImages(
+        str(tmp_path / 'out'), extensions=plan.extensions, index_dir=str(tmp_path), pipeline=[load]
+    )
     assert np.array_equal(dataset[0]['img'], bands) and np.array_equal(dataset[1]['img'], bands)
-    reduced = prepare(Plan(str(folder), size=8, extensions=['.tif', '.npy']), tmp_path / 'reduced', workers=1)
+    reduced = prepare(
+        Plan(str(folder), size=8, extensions=['.tif', '.npy']), tmp_path / 'reduced', workers=1
+    )
     assert reduced['images'] == 0 and len(reduced['skipped']) == 4
 
 
@@ -148,14 +178,31 @@ def test_rotation_is_applied_when_reduced_and_kept_when_not(tmp_path):
 
 
 def test_goes_on_after_a_kill(source, tmp_path):
-    """SIGKILL of the whole group in the middle: finished shards are not touched, the end is that of a whole run."""
+    """SIGKILL of the whole group in the middle: finished shards are not touched, the end is that of
+    a whole run.
+    """
     big = tmp_path / 'big'
     for i in range(60):
         shutil.copytree(source, big / f'{i:02d}')
-    command = ['tools/prepare_dataset.py', big, tmp_path / 'out', '--per-shard', 30, '--size', 60, '--workers', 2]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, start_new_session=True)
+    command = [
+        'tools/prepare_dataset.py',
+        big,
+        tmp_path / 'out',
+        '--per-shard',
+        30,
+        '--size',
+        60,
+        '--workers',
+        2,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, start_new_session=True
+    )
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / 'out' / 'parts').glob('000*.json'))) < 4 and time.monotonic() < deadline:
+    while (
+        len(list((tmp_path / 'out' / 'parts').glob('000*.json'))) < 4
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -213,7 +260,10 @@ def test_a_source_that_has_changed_is_refused(source, tmp_path):
 
 def test_errors_of_the_tool(source, tmp_path):
     done = run('tools/prepare_dataset.py', source / 'a' / 'notes.txt', tmp_path / 'out', fails=True)
-    assert done.stderr.count('\n') == 1 and 'notes.txt cannot be read as an uncompressed tar file' in done.stderr
+    assert (
+        done.stderr.count('\n') == 1
+        and 'notes.txt cannot be read as an uncompressed tar file' in done.stderr
+    )
 
 
 def test_two_at_once(source, tmp_path):
@@ -222,7 +272,10 @@ def test_two_at_once(source, tmp_path):
     target.mkdir()
     other = FileLock(target / '.prepare.lock')
     other.acquire()
-    with pytest.raises(ValueError, match=rf'process {os.getpid()} on \S+ is writing to {target} already; wait until'):
+    with pytest.raises(
+        ValueError,
+        match=rf'process {os.getpid()} on \S+ is writing to {target} already; wait until',
+    ):
         prepare(Plan(str(source)), target, workers=1)
     other.release()
     manifest = prepare(Plan(str(source), per_shard=5), target, workers=2)

@@ -6,7 +6,7 @@ import tifffile
 from mae_plugin.data.statistics import channel_statistics
 
 from ..conftest import PRETRAIN, ROOT
-from .test_faults import run_here
+from .test_skipped_images import run_here
 
 CONFIG = dict(bands='configs/mae/mae_vit-mini-p12_bands-120px.py', colours=PRETRAIN)
 PHOTOMETRIC = dict(bands='minisblack', colours='rgb')
@@ -40,7 +40,11 @@ def test_some_images():
     images = Images(np.full((2, 2), i, np.uint16) for i in range(100))
     found = channel_statistics(images, max_images=10)
     assert (found.images, found.pixels) == (10, 40)
-    assert found == channel_statistics(images, max_images=10) != channel_statistics(images, max_images=10, seed=1)
+    assert (
+        found
+        == channel_statistics(images, max_images=10)
+        != channel_statistics(images, max_images=10, seed=1)
+    )
     with pytest.raises(ValueError, match='no pixels with data'):
         channel_statistics(Images([np.zeros((2, 2))]), nodata=0)
     with pytest.raises(ValueError, match='some images have . channels and others .'):
@@ -54,16 +58,21 @@ def numbers(line: str, name: str) -> list[float]:
 
 @pytest.mark.parametrize('kind', ['bands', 'colours'])
 def test_the_tool(tmp_path, capsys, monkeypatch, kind):
-    """Any config: ours of 13 bands without missing pixels, and mmpretrain's own reading, printed in RGB."""
+    """Any config: ours of 13 bands without missing pixels, and mmpretrain's own reading, printed in
+    RGB.
+    """
     random = np.random.default_rng(0)
     (tmp_path / 'train').mkdir()
     pixels = random.integers(1, 256, (6, 120, 120, 13 if kind == 'bands' else 3)).astype(np.uint8)
     pixels[:, :20] = 0
     pixels[:, 20:, :, 0] //= 2
     for i, image in enumerate(pixels):
-        tifffile.imwrite(tmp_path / f'train/{i}.tif', image, planarconfig='contig', photometric=PHOTOMETRIC[kind])
+        tifffile.imwrite(
+            tmp_path / f'train/{i}.tif', image, planarconfig='contig', photometric=PHOTOMETRIC[kind]
+        )
     (tmp_path / 'own.py').write_text(
-        f"_base_ = '{ROOT}/{CONFIG[kind]}'\ntrain_dataloader = dict(dataset=dict(pipeline=[{LOADING[kind]}]))\n"
+        f"_base_ = '{ROOT}/{CONFIG[kind]}'\ntrain_dataloader = "
+        f'dict(dataset=dict(pipeline=[{LOADING[kind]}]))\n'
     )
     arguments = [tmp_path / 'own.py', '--data-root', tmp_path, '--num-workers', 0]
     run_here(monkeypatch, 'channel_stats.py', *arguments)

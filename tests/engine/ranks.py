@@ -30,8 +30,8 @@ LR = 1e-3
 class KnownMasks(MAE):
     """An MAE whose mask of an image depends on the image's number alone.
 
-    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN. With ``lacks_data``, up to three
-    quarters of an image's rows hold no data, as its number says.
+    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN. With
+    ``lacks_data``, up to three quarters of an image's rows hold no data, as its number says.
     """
 
     spoil = staticmethod(lambda step, rank: None)
@@ -55,7 +55,9 @@ class KnownMasks(MAE):
 
 
 class Notes(Hook):
-    """Notes every step's loss, averaged over ranks, what each rank was given and would draw, messages, and probes."""
+    """Notes every step's loss, averaged over ranks, what each rank was given and would draw,
+    messages, and probes.
+    """
 
     def __init__(self) -> None:
         self.losses, self.skipped, self.all_reduces = {}, {}, 0
@@ -96,7 +98,9 @@ def train(
 ):
     """Trains for ten updates; returns the notes, the weights and the exit code."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
-    cfg.model = dict(tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks')
+    cfg.model = dict(
+        tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks'
+    )
     cfg.train_dataloader.update(batch_size=batch_size, num_workers=0)
     cfg.train_dataloader.pop('persistent_workers')
     cfg.train_dataloader.dataset.update(data_root=str(images), data_prefix='')
@@ -143,7 +147,9 @@ def train(
 
 
 def probe(images: Path) -> dict:
-    """Settings of a probe after every epoch, of the classes that the folders are, with shares that are not equal."""
+    """Settings of a probe after every epoch, of the classes that the folders are, with shares that
+    are not equal.
+    """
     pipeline = [dict(type='LoadCenterCrop', scale=32), dict(type='PackInputs')]
     dataset = dict(type='IndexedImages', data_root=str(images), with_label=True, pipeline=pipeline)
     return dict(
@@ -176,7 +182,9 @@ class SignalAt(Hook):
 
 
 def probe_statistics() -> list[dict]:
-    """Each rank's statistics of a BatchNorm that saw another batch, after the hook of the linear probe."""
+    """Each rank's statistics of a BatchNorm that saw another batch, after the hook of the linear
+    probe.
+    """
     norm = torch.nn.BatchNorm1d(3, momentum=1.0, affine=False)
     norm(torch.arange(12.0).reshape(4, 3) * (get_rank() + 1))
     for hook in Config.fromfile(ROOT / LINEAR).custom_hooks:

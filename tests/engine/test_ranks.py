@@ -1,4 +1,6 @@
-"""Two processes do what one does: sums, epochs, skipped updates, requests to stop; with DDP and sharded."""
+"""Two processes do what one does: sums, epochs, skipped updates, requests to stop; with DDP and
+sharded.
+"""
 
 import os
 import subprocess
@@ -30,11 +32,23 @@ def alone(folder):
 @pytest.fixture(scope='module')
 def found(folder):
     """What two processes noted in each of their runs."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node',
+        '2',
+    ]
     command += ['-m', 'tests.engine.ranks', folder / 'images', folder]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        list(map(str, command)),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return torch.load(folder / 'found.pt')
@@ -47,7 +61,9 @@ def distance(one: dict, other: dict) -> float:
 
 def test_accumulation_equals_a_larger_batch(folder, alone):
     """One image four times is four images once: weights, and losses as their mean."""
-    notes, weights, _ = train(folder / 'images', folder / 'accumulating', batch_size=1, accumulate=4)
+    notes, weights, _ = train(
+        folder / 'images', folder / 'accumulating', batch_size=1, accumulate=4
+    )
     assert distance(weights, alone[1]) < 1e-6
     losses = list(notes.losses.values())
     assert len(losses) == 4 * STEPS
@@ -77,20 +93,30 @@ def alone_lacking_data(folder):
 
 @pytest.mark.parametrize('name', ['ddp, no data', 'sharded, no data'])
 def test_every_patch_with_data_weighs_the_same(found, alone, alone_lacking_data, name):
-    """Images lack none to three quarters of their rows: means of the ranks' means were off by up to a half."""
-    assert max(distance(weights, alone_lacking_data) for weights in found[name][0]['weights']) < 1e-6
+    """Images lack none to three quarters of their rows: means of the ranks' means were off by up to
+    a half.
+    """
+    assert (
+        max(distance(weights, alone_lacking_data) for weights in found[name][0]['weights']) < 1e-6
+    )
     assert distance(alone_lacking_data, alone[1]) > 1e-4
 
 
 def test_accumulated_steps_weigh_by_their_data(folder, alone_lacking_data):
     _, weights, _ = train(
-        folder / 'images', folder / 'accumulating, no data', batch_size=1, accumulate=4, lacks_data=True
+        folder / 'images',
+        folder / 'accumulating, no data',
+        batch_size=1,
+        accumulate=4,
+        lacks_data=True,
     )
     assert distance(weights, alone_lacking_data) < 1e-6
 
 
 def test_no_message_before_the_sum_is_whole(found):
-    """The tiny model's gradients fit into one message: one for each update, however many steps it has."""
+    """The tiny model's gradients fit into one message: one for each update, however many steps it
+    has.
+    """
     assert found['ddp'][0]['all_reduces'] == STEPS
     assert len(found['ddp accumulating'][0]['losses']) == 2 * STEPS
     assert found['ddp accumulating'][0]['all_reduces'] == STEPS
@@ -105,7 +131,9 @@ def test_no_two_ranks_draw_the_same(found):
 
 @pytest.mark.parametrize('name', ['ddp', 'sharded'])
 def test_two_processes_probe_as_one(found, alone, name):
-    """Each has its share of a bank of 22 and of 26 queries; both come to the numbers of one process."""
+    """Each has its share of a bank of 22 and of 26 queries; both come to the numbers of one
+    process.
+    """
     assert len(alone[0].probes) == 2
     for probes in found[name][0]['probes']:
         assert probes == alone[0].probes
@@ -125,7 +153,9 @@ def test_nan_on_one_rank_is_skipped_by_all(found, name):
 
 @pytest.mark.parametrize(('name', 'steps'), [('stopped', STEPS), ('sharded, stopped', 2 * STEPS)])
 def test_all_stop_after_the_same_step(found, alone, name, steps):
-    """A signal to one process; resumed sharded after DDP, and with twice the steps an update the other way round."""
+    """A signal to one process; resumed sharded after DDP, and with twice the steps an update the
+    other way round.
+    """
     first, rest = found[name]
     assert first['code'] == 75 and rest['code'] == 0
     stopped = len(first['losses'])
@@ -135,13 +165,21 @@ def test_all_stop_after_the_same_step(found, alone, name, steps):
 
 
 def test_training_ends_when_going_back_does_not_help(folder, found):
-    """From the seventh step on the loss of the second process is NaN: back to the first epoch's end, and then out."""
+    """From the seventh step on the loss of the second process is NaN: back to the first epoch's
+    end, and then out.
+    """
     (run,) = found['NaN for good']
     assert run['code'] == 1
     (log,) = (file.read_text() for file in (folder / 'NaN for good').glob('*/*.log'))
     assert f'Going back to {folder}/NaN for good/epoch_1.pth, and on with other data' in log
     (end,) = (line for line in log.splitlines() if 'Training ends' in line)
-    for part in ('at iteration', 'the loss of rank 1', 'lr 0.0', 'loss scale 1', 'epoch_1.pth did not help'):
+    for part in (
+        'at iteration',
+        'the loss of rank 1',
+        'lr 0.0',
+        'loss scale 1',
+        'epoch_1.pth did not help',
+    ):
         assert part in end
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mae_plugin.models import functional as F
+from mae_plugin.models.patches import patchify
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -14,15 +14,26 @@ def build(**kwargs) -> torch.nn.Module:
 
 @pytest.mark.parametrize('channels', [1, 2, 4, 13])
 def test_any_number_of_channels_trains_and_reconstructs(build_tiny, channels):
-    """mmengine's own step on 16-bit pixels of very different channels, with masks of one kind or another."""
+    """mmengine's own step on 16-bit pixels of very different channels, with masks of one kind or
+    another.
+    """
     generator = torch.Generator().manual_seed(0)
-    mean, std = [300.0 * (c + 1) for c in range(channels)], [10.0 * (c + 1) for c in range(channels)]
+    mean, std = (
+        [300.0 * (c + 1) for c in range(channels)],
+        [10.0 * (c + 1) for c in range(channels)],
+    )
     scale = torch.tensor(std).view(-1, 1, 1)
     model = build_tiny(
-        backbone=dict(in_channels=channels, mask_ratio=0.5, mask_kind='grid' if channels % 2 else 'block')
+        backbone=dict(
+            in_channels=channels, mask_ratio=0.5, mask_kind='grid' if channels % 2 else 'block'
+        )
     )
     model.data_preprocessor = build(mean=mean, std=std)
-    coarse = torch.randn(8, channels, 4, 4, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    coarse = (
+        torch.randn(8, channels, 4, 4, generator=generator)
+        .repeat_interleave(8, 2)
+        .repeat_interleave(8, 3)
+    )
     pixels = (torch.tensor(mean).view(-1, 1, 1) + scale * coarse).to(torch.uint16)
     batch = dict(inputs=pixels, data_samples=None)
     torch.testing.assert_close(model.data_preprocessor(batch)['inputs'], coarse, rtol=0, atol=0.1)
@@ -42,9 +53,15 @@ def test_channels_that_do_not_agree(build_tiny):
                 data_preprocessor=build(mean=[0, 0], std=[1, 1]),
             )
         )
-    with pytest.raises(ValueError, match='mean and std have 2 values, but the images have 3 channels'):
+    with pytest.raises(
+        ValueError, match='mean and std have 2 values, but the images have 3 channels'
+    ):
         build(mean=[0, 0], std=[1, 1])(dict(inputs=torch.zeros(1, 3, 8, 8)))
-    for mean, std, said in (([0], None, 'both be left out'), ([0], [1, 2], 'one value'), ([0], [0], 'not positive')):
+    for mean, std, said in (
+        ([0], None, 'both be left out'),
+        ([0], [1, 2], 'one value'),
+        ([0], [0], 'not positive'),
+    ):
         with pytest.raises(ValueError, match=said):
             build(mean=mean, std=std)
 
@@ -75,7 +92,9 @@ def test_padding_holds_no_data():
     for sample, (height, width) in zip(result['data_samples'], [(3, 5), (4, 2)], strict=True):
         assert not sample.nodata[:height, :width].any()
         assert sample.nodata.sum() == 24 - height * width
-    (sample,) = build(nodata=-1, pad_size_divisor=4)(dict(inputs=torch.ones(1, 2, 3, 8)))['data_samples']
+    (sample,) = build(nodata=-1, pad_size_divisor=4)(dict(inputs=torch.ones(1, 2, 3, 8)))[
+        'data_samples'
+    ]
     assert sample.nodata[3].all() and not sample.nodata[:3].any()
 
 
@@ -86,18 +105,24 @@ def test_a_classifier_takes_it_too():
             backbone=dict(type='VisionTransformer', arch='deit-tiny', img_size=32, in_channels=5),
             head=dict(type='LinearClsHead', in_channels=192, num_classes=3),
             train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
-            data_preprocessor=dict(type='BandDataPreprocessor', mean=[1] * 5, std=[2] * 5, nodata=0, num_classes=3),
+            data_preprocessor=dict(
+                type='BandDataPreprocessor', mean=[1] * 5, std=[2] * 5, nodata=0, num_classes=3
+            ),
         )
     )
     samples = [DataSample().set_gt_label(1), DataSample().set_gt_label(2)]
-    batch = model.data_preprocessor(dict(inputs=torch.zeros(2, 5, 32, 32), data_samples=samples), True)
+    batch = model.data_preprocessor(
+        dict(inputs=torch.zeros(2, 5, 32, 32), data_samples=samples), True
+    )
     assert not batch['inputs'].any() and batch['data_samples'][0].gt_score.sum() == 1
     assert model(**batch, mode='loss')['loss'].isfinite()
 
 
 @pytest.mark.parametrize('how', ['removed patches', 'compiled', 'all patches'])
 def test_patches_without_data_are_out_of_the_loss(build_tiny, how):
-    """The loss is the mean over the removed patches whose every pixel has data; what stands in others is not seen."""
+    """The loss is the mean over the removed patches whose every pixel has data; what stands in
+    others is not seen.
+    """
     model = build_tiny(head=dict(norm_pix=False))
     model.data_preprocessor = build(mean=[2.0] * 3, std=[3.0] * 3, nodata=-9999)
     if how == 'compiled':
@@ -110,7 +135,7 @@ def test_patches_without_data_are_out_of_the_loss(build_tiny, how):
     mask = torch.zeros(2, 16)
     mask[0, [1, 2, 5, 9, 12]] = mask[1, [0, 1, 2, 3, 15]] = 1
     pred, _ = model.reconstruct(batch['inputs'], mask=mask)
-    error = F.patchify((pred - batch['inputs']).square(), (8, 8)).mean(-1)
+    error = patchify((pred - batch['inputs']).square(), (8, 8)).mean(-1)
     counted = [error[0, 2], error[0, 12], *error[1, :4]]
     loss = model.loss(**batch, mask=mask)['loss']
     torch.testing.assert_close(loss, sum(counted) / 6)
@@ -119,7 +144,9 @@ def test_patches_without_data_are_out_of_the_loss(build_tiny, how):
     assert abs(model.loss(batch['inputs'], mask=mask)['loss'] - loss) > 1e-3
     assert model.data_share is None
 
-    nothing = model.data_preprocessor(dict(inputs=torch.full((2, 3, 32, 32), -9999.0), data_samples=None), True)
+    nothing = model.data_preprocessor(
+        dict(inputs=torch.full((2, 3, 32, 32), -9999.0), data_samples=None), True
+    )
     model.zero_grad()
     loss = model.loss(**nothing)['loss']
     loss.backward()

@@ -1,11 +1,14 @@
-"""The algorithm: parts that fit, gradients, reconstruction, mmpretrain's and mmengine's interfaces."""
+"""The algorithm: parts that fit, gradients, reconstruction, mmpretrain's and mmengine's
+interfaces.
+"""
 
 import copy
 
 import pytest
 import torch
 from mae_plugin import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
-from mae_plugin.models import functional as F
+from mae_plugin.models.patches import patchify, to_pair, unpatchify
+from mae_plugin.models.positions import sincos_position_embedding
 from mmengine.optim import OptimWrapper
 from mmpretrain.models import LoRAModel
 from mmpretrain.registry import MODELS
@@ -15,15 +18,20 @@ from ..conftest import TINY, tiny_config
 
 
 @pytest.mark.parametrize(
-    ('img_size', 'patch_size', 'channels'), [(32, 8, 3), ((32, 48), (8, 16), 5), ((16, 64), (16, 8), 1), (224, 14, 3)]
+    ('img_size', 'patch_size', 'channels'),
+    [(32, 8, 3), ((32, 48), (8, 16), 5), ((16, 64), (16, 8), 1), (224, 14, 3)],
 )
-def test_neck_and_head_take_their_sizes_from_the_backbone(build_tiny, img_size, patch_size, channels):
-    model = build_tiny(backbone=dict(img_size=img_size, patch_size=patch_size, in_channels=channels))
-    height, width = F.pair(img_size)
-    ph, pw = F.pair(patch_size)
+def test_neck_and_head_take_their_sizes_from_the_backbone(
+    build_tiny, img_size, patch_size, channels
+):
+    model = build_tiny(
+        backbone=dict(img_size=img_size, patch_size=patch_size, in_channels=channels)
+    )
+    height, width = to_pair(img_size)
+    ph, pw = to_pair(patch_size)
     grid = (height // ph, width // pw)
     assert model.neck.grid_size == grid
-    assert torch.equal(model.neck.decoder_pos_embed.data, F.sincos_position_embedding(grid, 16))
+    assert torch.equal(model.neck.decoder_pos_embed.data, sincos_position_embedding(grid, 16))
     assert model.neck.decoder_pred.out_features == ph * pw * channels
     assert (model.head.patch_size, model.head.in_channels) == ((ph, pw), channels)
     images = torch.randn(2, channels, height, width)
@@ -51,11 +59,14 @@ def test_conflicting_sizes_are_refused(build_tiny, part, name, value, right):
 
 def test_explicit_sizes_that_agree_and_built_parts(build_tiny):
     build_tiny(
-        neck=dict(num_patches=16, patch_size=8, in_chans=3, embed_dim=32), head=dict(patch_size=(8, 8), in_channels=3)
+        neck=dict(num_patches=16, patch_size=8, in_chans=3, embed_dim=32),
+        head=dict(patch_size=(8, 8), in_channels=3),
     )
     config = tiny_config()
     backbone = MODELS.build(config['backbone'])
-    neck = MAEPretrainDecoder(embed_dim=32, patch_size=8, grid_size=(4, 4), decoder_embed_dim=16, decoder_num_heads=2)
+    neck = MAEPretrainDecoder(
+        embed_dim=32, patch_size=8, grid_size=(4, 4), decoder_embed_dim=16, decoder_num_heads=2
+    )
     MAE(backbone, neck, MAEPretrainHead(config['head']['loss'], patch_size=8))
     with pytest.raises(ValueError, match='patch_size'):
         MAE(backbone, neck, MAEPretrainHead(config['head']['loss']))
@@ -98,17 +109,19 @@ def test_reconstruct_by_hand(build_tiny):
     latent, expected_mask, ids_restore = model.backbone(images, noise=noise)
     assert torch.equal(mask, expected_mask)
     prediction = model.neck(latent, ids_restore)
-    assert torch.equal(reconstruction, F.unpatchify(prediction, (8, 8), (4, 4)))
+    assert torch.equal(reconstruction, unpatchify(prediction, (8, 8), (4, 4)))
     # What the loss says is what the pixels say.
-    error = F.patchify((reconstruction - images).square(), (8, 8)).mean(-1)
+    error = patchify((reconstruction - images).square(), (8, 8)).mean(-1)
     by_pixels = (error * mask).sum() / mask.sum()
-    torch.testing.assert_close(model.loss(images, noise=noise)['loss'], by_pixels, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        model.loss(images, noise=noise)['loss'], by_pixels, rtol=1e-12, atol=0
+    )
 
 
 def test_reconstruction_does_not_depend_on_hidden_pixels(build_tiny):
     model, images = build_tiny(), torch.randn(1, 3, 32, 32)
     mask = (torch.arange(16) % 4 > 0).float().unsqueeze(0)
-    pixels = F.unpatchify(mask.unsqueeze(-1).expand(-1, -1, 192), (8, 8), (4, 4)).bool()
+    pixels = unpatchify(mask.unsqueeze(-1).expand(-1, -1, 192), (8, 8), (4, 4)).bool()
     first, returned = model.reconstruct(images, mask=mask)
     second, _ = model.reconstruct(torch.where(pixels, 7.0, images), mask=mask)
     assert torch.equal(first, second)
@@ -151,7 +164,10 @@ def test_train_step(build_tiny):
     )
     optimiser = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=3e-3))
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    losses = [model.train_step(dict(inputs=images, data_samples=None), optimiser)['loss'].item() for _ in range(60)]
+    losses = [
+        model.train_step(dict(inputs=images, data_samples=None), optimiser)['loss'].item()
+        for _ in range(60)
+    ]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
@@ -173,14 +189,21 @@ def test_arguments_of_mmpretrains_classes_are_accepted():
 
 
 def test_activation_checkpointing(build_tiny):
-    """Less is kept for the backward pass; loss and gradients, with random depth too, are the same to the last bit."""
+    """Less is kept for the backward pass; loss and gradients, with random depth too, are the same
+    to the last bit.
+    """
     images, noise = torch.randn(4, 3, 32, 32), torch.rand(4, 16)
     results = []
     for with_cp in (False, True):
         saved = []
-        model = build_tiny(backbone=dict(with_cp=with_cp, drop_path_rate=0.3), neck=dict(with_cp=with_cp))
+        model = build_tiny(
+            backbone=dict(with_cp=with_cp, drop_path_rate=0.3), neck=dict(with_cp=with_cp)
+        )
         torch.manual_seed(1)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.nbytes) or t, lambda t: t):  # noqa: B023
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: saved.append(t.nbytes) or t,  # noqa: B023
+            lambda t: t,
+        ):
             loss = model.loss(images, noise=noise)['loss']
         kept = sum(saved)
         loss.backward()
@@ -191,7 +214,9 @@ def test_activation_checkpointing(build_tiny):
 
 
 def test_the_step_counts_fewer_operations():
-    """Only visible patches projected, only removed ones asked for: at least 2 % under mmpretrain's for ViT-B."""
+    """Only visible patches projected, only removed ones asked for: at least 2 % under mmpretrain's
+    for ViT-B.
+    """
     from mmpretrain import models as theirs
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -219,13 +244,18 @@ def test_the_step_counts_fewer_operations():
 
 
 def test_inside_another_module(build_tiny):
-    """LoRAModel loads a few tensors of its own into an MAE; the outer module decides what may be missing."""
+    """LoRAModel loads a few tensors of its own into an MAE; the outer module decides what may be
+    missing.
+    """
     lora = LoRAModel(tiny_config(), alpha=1, rank=4, targets=[dict(type='qkv')])
     state = lora.state_dict()
     assert state and all('lora_' in key for key in state)
     for value in state.values():
         value.fill_(0.5)
-    assert str(lora.load_state_dict(copy.deepcopy(state), strict=True)) == '<All keys matched successfully>'
+    assert (
+        str(lora.load_state_dict(copy.deepcopy(state), strict=True))
+        == '<All keys matched successfully>'
+    )
     assert all((value == 0.5).all() for value in lora.state_dict().values())
 
     outer = nn.Sequential(build_tiny(), nn.Linear(2, 2))
@@ -236,4 +266,6 @@ def test_inside_another_module(build_tiny):
         outer.load_state_dict(part)
     # Loaded into the model itself, the same weights are refused.
     with pytest.raises(ValueError, match='lacks'):
-        build_tiny().load_state_dict({key: value for key, value in outer[0].state_dict().items() if '.ln1.' not in key})
+        build_tiny().load_state_dict(
+            {key: value for key, value in outer[0].state_dict().items() if '.ln1.' not in key}
+        )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from mae_plugin import MAEPretrainHead
-from mae_plugin.models import functional as F
+from mae_plugin.models.masking import masking_from_noise
 from mmpretrain import models as mmpretrain_models
 
 LOSS = dict(type='PixelReconstructionLoss', criterion='L2')
@@ -16,10 +16,12 @@ def test_equals_mmpretrains_head(norm_pix):
     ours = MAEPretrainHead(LOSS, norm_pix=norm_pix, patch_size=8, in_channels=3)
     theirs = mmpretrain_models.MAEPretrainHead(LOSS, norm_pix=norm_pix, patch_size=8, in_channels=3)
     images, pred = torch.randn(2, 3, 32, 32), torch.randn(2, 16, 192)
-    mask = F.masking_from_noise(torch.rand(2, 16), 4).mask
+    mask = masking_from_noise(torch.rand(2, 16), 4).mask
     assert torch.equal(ours.construct_target(images), theirs.construct_target(images))
     assert torch.equal(ours.unpatchify(pred), theirs.unpatchify(pred))
-    torch.testing.assert_close(ours.loss(pred, images, mask), theirs.loss(pred, images, mask), rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        ours.loss(pred, images, mask), theirs.loss(pred, images, mask), rtol=1e-7, atol=0
+    )
 
 
 def test_loss_by_hand():
@@ -45,7 +47,9 @@ def test_nothing_masked():
 def test_to_pixels_of_raw_targets_is_unpatchify():
     head = MAEPretrainHead(LOSS, patch_size=(4, 8))
     images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(head.to_pixels(head.construct_target(images), images, torch.ones(2, 8)), images)
+    assert torch.equal(
+        head.to_pixels(head.construct_target(images), images, torch.ones(2, 8)), images
+    )
 
 
 def test_to_pixels_uses_visible_patches_only():
@@ -60,7 +64,10 @@ def test_to_pixels_uses_visible_patches_only():
     near, far = math.exp(-0.5), math.exp(-1)
     weights = torch.tensor([near, far, near], dtype=torch.double) / (2 * near + far)
     visible = patches[0, [0, 1, 3]]
-    mean, std = (weights * visible.mean(-1)).sum(), (weights * (visible.var(-1) + 1e-6).sqrt()).sum()
+    mean, std = (
+        (weights * visible.mean(-1)).sum(),
+        (weights * (visible.var(-1) + 1e-6).sqrt()).sum(),
+    )
     torch.testing.assert_close(pixels[0, 2], target[0, 2] * std + mean, rtol=1e-12, atol=1e-12)
     hidden = images.clone()
     hidden[..., 2:, :2] = 99

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 from mae_plugin import MAEViT
-from mae_plugin.models import functional as F
+from mae_plugin.models.masking import num_visible
+from mae_plugin.models.patches import take_tokens, to_pair, unpatchify
+from mae_plugin.models.positions import sincos_position_embedding
 from mmpretrain.models import VisionTransformer
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
@@ -28,7 +30,7 @@ def test_encoder_sees_visible_patches_only():
     model, images = build(), torch.randn(2, 3, 32, 32)
     noise = torch.rand(2, 16)
     latent, mask, _ = model(images, noise=noise)
-    pixels = F.unpatchify(mask.unsqueeze(-1).expand(-1, -1, 192), (8, 8), (4, 4)).bool()
+    pixels = unpatchify(mask.unsqueeze(-1).expand(-1, -1, 192), (8, 8), (4, 4)).bool()
     other, _, _ = model(torch.where(pixels, torch.full_like(images, 1e6), images), noise=noise)
     assert torch.equal(latent, other)
 
@@ -45,7 +47,13 @@ def test_only_visible_patches_are_projected():
 
 
 @pytest.mark.parametrize(
-    'patch_cfg', [dict(norm_cfg=dict(type='LN')), dict(bias=False), dict(kernel_size=10, padding=1), dict(dilation=1)]
+    'patch_cfg',
+    [
+        dict(norm_cfg=dict(type='LN')),
+        dict(bias=False),
+        dict(kernel_size=10, padding=1),
+        dict(dilation=1),
+    ],
 )
 def test_masked_equals_full_projection(patch_cfg):
     """With every patch visible, in whatever order, the masked path is the unmasked one."""
@@ -53,7 +61,7 @@ def test_masked_equals_full_projection(patch_cfg):
     images = torch.randn(2, 3, 32, 32, dtype=torch.double)
     latent, mask, ids_restore = model(images)
     (full,) = model(images, mask=False)
-    restored = torch.cat([latent[:, :1], F.take(latent[:, 1:], ids_restore)], dim=1)
+    restored = torch.cat([latent[:, :1], take_tokens(latent[:, 1:], ids_restore)], dim=1)
     torch.testing.assert_close(restored, full, rtol=1e-12, atol=1e-12)
     assert not mask.any()
 
@@ -95,7 +103,9 @@ def test_bad_input():
 def test_unmasked_equals_vision_transformer(out_type, size, mask):
     indices = [0, -1]
     ours = build(out_type=out_type, out_indices=indices)
-    theirs = VisionTransformer(arch=ARCH, img_size=32, patch_size=8, out_type=out_type, out_indices=[0, 2])
+    theirs = VisionTransformer(
+        arch=ARCH, img_size=32, patch_size=8, out_type=out_type, out_indices=[0, 2]
+    )
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(2, 3, *size)
     for a, b in zip(ours(images, mask=mask), theirs(images), strict=True):
@@ -109,16 +119,18 @@ def test_mask_false_does_not_mask():
     assert features.shape == (1, 17, 32)
 
 
-@pytest.mark.parametrize(('img_size', 'patch_size', 'channels'), [((32, 48), (8, 16), 5), (24, 4, 1), ((16, 8), 8, 2)])
+@pytest.mark.parametrize(
+    ('img_size', 'patch_size', 'channels'), [((32, 48), (8, 16), 5), (24, 4, 1), ((16, 8), 8, 2)]
+)
 def test_rectangles_and_channels(img_size, patch_size, channels):
     model = build(img_size=img_size, patch_size=patch_size, in_channels=channels)
-    (height, width), (ph, pw) = F.pair(img_size), F.pair(patch_size)
+    (height, width), (ph, pw) = to_pair(img_size), to_pair(patch_size)
     grid = (height // ph, width // pw)
     assert model.patch_resolution == grid
-    assert torch.equal(model.pos_embed.data, F.sincos_position_embedding(grid, 32))
+    assert torch.equal(model.pos_embed.data, sincos_position_embedding(grid, 32))
     latent, mask, _ = model(torch.randn(2, channels, height, width))
     assert mask.shape == (2, grid[0] * grid[1])
-    assert latent.shape == (2, 1 + F.num_visible(grid[0] * grid[1], 0.75), 32)
+    assert latent.shape == (2, 1 + num_visible(grid[0] * grid[1], 0.75), 32)
 
 
 def test_other_input_sizes_resize_the_position_embedding():
@@ -126,13 +138,15 @@ def test_other_input_sizes_resize_the_position_embedding():
     images = torch.randn(1, 3, 48, 24, dtype=torch.double)
     latent, _, ids_restore = model(images)
     (full,) = model(images, mask=None)
-    torch.testing.assert_close(F.take(latent[:, 1:], ids_restore), full[:, 1:], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        take_tokens(latent[:, 1:], ids_restore), full[:, 1:], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_initialisation_is_official():
     model = build(arch={**ARCH, 'embed_dims': 256, 'feedforward_channels': 512})
     model.init_weights()
-    assert torch.equal(model.pos_embed.data, F.sincos_position_embedding((4, 4), 256))
+    assert torch.equal(model.pos_embed.data, sincos_position_embedding((4, 4), 256))
     assert not model.pos_embed.requires_grad
     assert model.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
     layer = model.layers[0]

@@ -1,41 +1,54 @@
-"""Masks beyond random: blocks, grids, pixels of one's own, and where their randomness comes from."""
+"""Masks beyond random: blocks, grids, pixels of one's own, and where their randomness comes
+from.
+"""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from mae_plugin.models import functional as F
+from mae_plugin.models.masking import (
+    MASK_KINDS,
+    block_noise,
+    grid_noise,
+    mask_from_pixels,
+    masking_from_noise,
+    num_visible,
+)
 from PIL import Image
 
 GRIDS = [(14, 14), (4, 4), (32, 8), (7, 5), (1, 3), (1, 1)]
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-@pytest.mark.parametrize('kind', F.MASK_KINDS)
+@pytest.mark.parametrize('kind', MASK_KINDS)
 def test_every_row_removes_the_same_number(kind, grid):
-    """Of a seed comes one mask; everything is a permutation, for tensors without storage too: nothing is read back."""
+    """Of a seed comes one mask; everything is a permutation, for tensors without storage too:
+    nothing is read back.
+    """
     length = grid[0] * grid[1]
     noise = torch.rand(50, length, generator=torch.Generator().manual_seed(0))
     for ratio in (0, 0.5, 0.75, 0.9):
-        keep = F.num_visible(length, ratio)
-        masking = F.masking_from_noise(F.MASK_KINDS[kind](noise, grid), keep)
+        keep = num_visible(length, ratio)
+        masking = masking_from_noise(MASK_KINDS[kind](noise, grid), keep)
         assert masking.mask.sum(dim=1).tolist() == [length - keep] * 50
         together = torch.cat([masking.ids_keep, masking.ids_removed], dim=1).sort(dim=1).values
         assert torch.equal(together, torch.arange(length).expand(50, -1))
-    assert F.MASK_KINDS[kind](noise.to('meta'), grid).shape == noise.shape
+    assert MASK_KINDS[kind](noise.to('meta'), grid).shape == noise.shape
 
 
 def test_blocks_by_hand():
     """Which rectangle covers a patch first, with every rectangle drawn by itself."""
     h, w = 6, 9
     noise = torch.rand(20, h * w, generator=torch.Generator().manual_seed(1))
-    arranged = F.block_noise(noise, (h, w))
+    arranged = block_noise(noise, (h, w))
     blocks = h * w // 4
     for image in range(20):
         first = [blocks] * (h * w)
         for block in reversed(range(blocks)):
-            area, aspect, top, left = (noise[image, part * blocks + block].item() for part in range(4))
+            area, aspect, top, left = (
+                noise[image, part * blocks + block].item() for part in range(4)
+            )
             area, aspect = h * w * (0.08 + 0.32 * area), 0.3 ** (2 * aspect - 1)
             height = min(max(round(math.sqrt(area * aspect)), 1), h)
             width = min(max(round(math.sqrt(area / aspect)), 1), w)
@@ -47,11 +60,13 @@ def test_blocks_by_hand():
 
 
 def test_blocks_hang_together():
-    """At 40 %, 1,000 masks: neighbours are alike far more often than in random masks, 52 % of the time."""
+    """At 40 %, 1,000 masks: neighbours are alike far more often than in random masks, 52 % of the
+    time.
+    """
     noise = torch.rand(1000, 196, generator=torch.Generator().manual_seed(0))
     alike = {}
     for kind in ('random', 'block'):
-        mask = F.masking_from_noise(F.MASK_KINDS[kind](noise, (14, 14)), 118).mask.view(-1, 14, 14)
+        mask = masking_from_noise(MASK_KINDS[kind](noise, (14, 14)), 118).mask.view(-1, 14, 14)
         alike[kind] = (mask[:, 1:] == mask[:, :-1]).float().mean().item()
     assert alike['random'] == pytest.approx(0.52, abs=0.01)
     assert alike['block'] > 0.85
@@ -59,25 +74,29 @@ def test_blocks_hang_together():
 
 @pytest.mark.parametrize('grid', [(14, 14), (32, 8)])
 def test_grid_keeps_one_of_every_four(grid):
-    """At 75 % one place of every 2 x 2, the same in all of them; at 50 % a chessboard. All places come up."""
+    """At 75 % one place of every 2 x 2, the same in all of them; at 50 % a chessboard. All places
+    come up.
+    """
     h, w = grid
     noise = torch.rand(200, h * w, generator=torch.Generator().manual_seed(0))
-    visible = 1 - F.masking_from_noise(F.grid_noise(noise, grid), h * w // 4).mask.view(-1, h, w)
+    visible = 1 - masking_from_noise(grid_noise(noise, grid), h * w // 4).mask.view(-1, h, w)
     places = set()
     for image in visible.int().tolist():
         (place,) = {
-            tuple((r % 2, c % 2) for r in (row, row + 1) for c in (column, column + 1) if image[r][c])
+            tuple(
+                (r % 2, c % 2) for r in (row, row + 1) for c in (column, column + 1) if image[r][c]
+            )
             for row in range(0, h, 2)
             for column in range(0, w, 2)
         }
         assert len(place) == 1
         places.add(place)
     assert len(places) == 4
-    chess = F.masking_from_noise(F.grid_noise(noise, grid), h * w // 2).mask.view(-1, h, w)
+    chess = masking_from_noise(grid_noise(noise, grid), h * w // 2).mask.view(-1, h, w)
     assert (chess[:, 1:] != chess[:, :-1]).all() and (chess[:, :, 1:] != chess[:, :, :-1]).all()
 
 
-@pytest.mark.parametrize('kind', F.MASK_KINDS)
+@pytest.mark.parametrize('kind', MASK_KINDS)
 def test_chosen_on_the_backbone(build_tiny, kind, monkeypatch):
     """One ``torch.rand(B, L)`` a step, and the mask that comes of it."""
     model, images = build_tiny(backbone=dict(mask_kind=kind)), torch.randn(2, 3, 32, 64)
@@ -88,17 +107,17 @@ def test_chosen_on_the_backbone(build_tiny, kind, monkeypatch):
     _, mask = model.reconstruct(images)
     assert draws == [((2, 32),)]
     assert torch.equal(mask, expected)
-    assert torch.equal(mask, F.masking_from_noise(F.MASK_KINDS[kind](noise, (4, 8)), 8).mask)
+    assert torch.equal(mask, masking_from_noise(MASK_KINDS[kind](noise, (4, 8)), 8).mask)
 
 
 def test_pixels_by_hand():
     mask = torch.zeros(4, 6)
     mask[1, 5] = mask[3, 0] = -1
-    assert F.mask_from_pixels(mask, (2, 3)).tolist() == [[False, True, True, False]]
-    assert F.mask_from_pixels(mask.bool().expand(3, -1, -1), (2, 3)).shape == (3, 4)
-    assert F.mask_from_pixels(mask, (4, 2)).tolist() == [[True, False, True]]
+    assert mask_from_pixels(mask, (2, 3)).tolist() == [[False, True, True, False]]
+    assert mask_from_pixels(mask.bool().expand(3, -1, -1), (2, 3)).shape == (3, 4)
+    assert mask_from_pixels(mask, (4, 2)).tolist() == [[True, False, True]]
     with pytest.raises(ValueError, match=r'\(H, W\) or \(B, H, W\), not \(6,\)'):
-        F.mask_from_pixels(mask[0], (2, 3))
+        mask_from_pixels(mask[0], (2, 3))
 
 
 def test_a_mask_of_pixels_is_one_of_patches(build_tiny):
@@ -110,7 +129,9 @@ def test_a_mask_of_pixels_is_one_of_patches(build_tiny):
     reconstruction, mask = model.reconstruct(images, mask=pixels)
     assert torch.equal(mask, patches)
     assert torch.equal(reconstruction, model.reconstruct(images, mask=patches)[0])
-    assert model.loss(images, mask=pixels.bool())['loss'] == model.loss(images, mask=patches)['loss']
+    assert (
+        model.loss(images, mask=pixels.bool())['loss'] == model.loss(images, mask=patches)['loss']
+    )
     assert torch.equal(model.reconstruct(images, mask=pixels[:1])[1], patches[:1].expand(2, -1))
     more = pixels.clone()
     more[1, 0, 0] = 1
@@ -138,9 +159,15 @@ def test_a_mask_from_a_file(build_tiny, tmp_path):
         assert torch.equal(mask, expected.expand(2, -1))
         assert torch.equal(reconstruction, plain.reconstruct(images, mask=mask)[0])
         assert model.state_dict().keys() == plain.state_dict().keys()
-    with pytest.raises(ValueError, match=r'mask\.png is for images of \(32, 48\) pixels, not \(32, 32\)'):
+    with pytest.raises(
+        ValueError, match=r'mask\.png is for images of \(32, 48\) pixels, not \(32, 32\)'
+    ):
         model.loss(torch.randn(2, 3, 32, 32))
-    with pytest.raises(ValueError, match=r'mask\.png has shape \(32, 48\), but img_size is \(32, 32\)'):
+    with pytest.raises(
+        ValueError, match=r'mask\.png has shape \(32, 48\), but img_size is \(32, 32\)'
+    ):
         build_tiny(backbone=dict(mask_kind=str(tmp_path / 'mask.png')))
-    with pytest.raises(FileNotFoundError, match="mask_kind='blocks' is neither random, block, grid nor a file"):
+    with pytest.raises(
+        FileNotFoundError, match="mask_kind='blocks' is neither random, block, grid nor a file"
+    ):
         build_tiny(backbone=dict(mask_kind='blocks'))

@@ -1,8 +1,9 @@
-"""Loss and every gradient against two independent implementations: mmpretrain's MAE and Hugging Face's ViTMAE.
+"""Loss and every gradient against two independent implementations: mmpretrain's MAE and Hugging
+Face's ViTMAE.
 
-Same weights, same noise. Loss within 1e-5 relative in fp32 and 1e-10 in fp64, and every gradient tensor within the
-same bound in the norm, with query, key and value taken as one as they stand in mmpretrain's layout (a key bias has
-no gradient but rounding).
+Same weights, same noise. Loss within 1e-5 relative in fp32 and 1e-10 in fp64, and every gradient
+tensor within the same bound in the norm, with query, key and value taken as one as they stand in
+mmpretrain's layout (a key bias has no gradient but rounding).
 """
 
 import re
@@ -18,11 +19,15 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 def images_and_noise(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(4, 3, 32, 32, generator=generator, dtype=dtype), torch.rand(4, 16, generator=generator)
+    return torch.randn(4, 3, 32, 32, generator=generator, dtype=dtype), torch.rand(
+        4, 16, generator=generator
+    )
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
-    """Draws every trainable parameter, biases and norms too, so that none hides an error by being 0 or 1."""
+    """Draws every trainable parameter, biases and norms too, so that none hides an error by being 0
+    or 1.
+    """
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -73,12 +78,19 @@ def test_mmpretrain(build_tiny, dtype, norm_pix, monkeypatch):
     monkeypatch.setattr(torch, 'rand', lambda *args, **kwargs: noise)
     reference_loss = reference.loss(images, [])['loss']
     reference_loss.backward()
-    assert_same(ours, loss, reference_loss, {n: p.grad for n, p in reference.named_parameters() if p.requires_grad})
+    assert_same(
+        ours,
+        loss,
+        reference_loss,
+        {n: p.grad for n, p in reference.named_parameters() if p.requires_grad},
+    )
 
 
 @pytest.mark.parametrize('mode', ['compiled', 'mask', 'checkpointed', 'bfloat16', 'all'])
 def test_mmpretrain_in_every_mode(build_tiny, mode, monkeypatch):
-    """However the step is run; under bfloat16 autocast of both sides within 3e-2, as each rounds in its own places."""
+    """However the step is run; under bfloat16 autocast of both sides within 3e-2, as each rounds in
+    its own places.
+    """
     with_cp = mode in ('checkpointed', 'all')
     bfloat16 = mode in ('bfloat16', 'all')
     ours = randomised(build_tiny(backbone=dict(with_cp=with_cp), neck=dict(with_cp=with_cp)))
@@ -115,7 +127,8 @@ def test_noise_is_one_torch_rand(build_tiny):
     torch.testing.assert_close(loss, reference.loss(images, [])['loss'], rtol=1e-5, atol=0)
 
 
-# Hugging Face's names in terms of mmpretrain's; query, key and value come as three and are joined below.
+# Hugging Face's names in terms of mmpretrain's; query, key and value come as three and are joined
+# below.
 HUGGING_FACE = [
     (r'vit\.embeddings\.patch_embeddings', 'backbone.patch_embed'),
     (r'vit\.embeddings\.position_embeddings', 'backbone.pos_embed'),
@@ -140,7 +153,9 @@ def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, tensor in tensors.items():
         for pattern, ours in HUGGING_FACE:
             name = re.sub(rf'(^|\.){pattern}', rf'\g<1>{ours}', name)
-        result[name] = torch.cat([result[name], tensor]) if 'attn.qkv' in name and name in result else tensor
+        result[name] = (
+            torch.cat([result[name], tensor]) if 'attn.qkv' in name and name in result else tensor
+        )
     return result
 
 
@@ -166,13 +181,15 @@ def test_hugging_face(build_tiny, dtype, norm_pix):
     )
     torch.manual_seed(0)
     reference = ViTMAEForPreTraining(config)
-    # Construction alone leaves their position embeddings at zero, behind a flag that says they are not.
+    # Construction alone leaves their position embeddings at zero, behind a flag that says they are
+    # not.
     reference.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
     reference.vit.embeddings.initialize_weights()
     reference.decoder.initialize_weights(16)
     reference = randomised(reference).to(dtype)
     ours = build_tiny(head=dict(norm_pix=norm_pix)).to(dtype)
-    # Position embeddings are compared before they are loaded: theirs follow the authors' code independently.
+    # Position embeddings are compared before they are loaded: theirs follow the authors' code
+    # independently.
     state = in_our_layout(reference.state_dict())
     for name in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
         torch.testing.assert_close(ours.state_dict()[name], state[name], rtol=0, atol=1e-6)
@@ -183,21 +200,25 @@ def test_hugging_face(build_tiny, dtype, norm_pix):
     loss.backward()
     reference_loss = reference(images, noise=noise).loss
     reference_loss.backward()
-    gradients = in_our_layout({n: p.grad for n, p in reference.named_parameters() if p.requires_grad})
+    gradients = in_our_layout(
+        {n: p.grad for n, p in reference.named_parameters() if p.requires_grad}
+    )
     assert_same(ours, loss, reference_loss, gradients)
 
 
 def test_kept_count_differs_only_by_rounding():
-    """mmpretrain's int() loses a patch at 0.8 of 25 or 100 and at 0.9 of 100; elsewhere the counts agree."""
-    from mae_plugin.models import functional as F
+    """mmpretrain's int() loses a patch at 0.8 of 25 or 100 and at 0.9 of 100; elsewhere the counts
+    agree.
+    """
+    from mae_plugin.models.masking import num_visible
 
     differ = {
         (side * side, ratio / 100)
         for side in range(2, 17)
         for ratio in range(0, 100, 5)
-        if F.num_visible(side * side, ratio / 100) != int(side * side * (1 - ratio / 100))
+        if num_visible(side * side, ratio / 100) != int(side * side * (1 - ratio / 100))
     }
     for patches, ratio in differ:
         exact = patches * round(100 - 100 * ratio) / 100
-        assert F.num_visible(patches, ratio) == max(1, int(exact))
+        assert num_visible(patches, ratio) == max(1, int(exact))
     assert {(25, 0.8), (100, 0.8), (100, 0.9)} <= differ

@@ -1,4 +1,6 @@
-"""Rectangles and other sizes: the whole model against loops over patches, and features against VisionTransformer."""
+"""Rectangles and other sizes: the whole model against loops over patches, and features against
+VisionTransformer.
+"""
 
 import math
 
@@ -37,17 +39,25 @@ def block(tokens: list[torch.Tensor], layer: torch.nn.Module) -> list[torch.Tens
         parts = []
         for head in range(heads):
             at = slice(head * size, (head + 1) * size)
-            scores = torch.stack([qkv[i][:dim][at] @ other[dim : 2 * dim][at] / math.sqrt(size) for other in qkv])
+            scores = torch.stack(
+                [qkv[i][:dim][at] @ other[dim : 2 * dim][at] / math.sqrt(size) for other in qkv]
+            )
             weights = scores.exp() / scores.exp().sum()
-            parts.append(sum(w * other[2 * dim :][at] for w, other in zip(weights, qkv, strict=True)))
+            parts.append(
+                sum(w * other[2 * dim :][at] for w, other in zip(weights, qkv, strict=True))
+            )
         token = token + layer.attn.proj.weight @ torch.cat(parts) + layer.attn.proj.bias
-        hidden = layer.ffn.layers[0][0].weight @ norm(token, layer.ln2) + layer.ffn.layers[0][0].bias
+        hidden = (
+            layer.ffn.layers[0][0].weight @ norm(token, layer.ln2) + layer.ffn.layers[0][0].bias
+        )
         hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
         out.append(token + layer.ffn.layers[1].weight @ hidden + layer.ffn.layers[1].bias)
     return out
 
 
-def by_hand(model, image: torch.Tensor, removed: list[int], norm_pix: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def by_hand(
+    model, image: torch.Tensor, removed: list[int], norm_pix: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss and the predicted pixels of one image (C, H, W)."""
     (ph, pw), (h, w) = PATCH, GRID
     encoder, decoder = model.backbone, model.neck
@@ -60,18 +70,27 @@ def by_hand(model, image: torch.Tensor, removed: list[int], norm_pix: bool) -> t
                 for c in range(CHANNELS):
                     for y in range(ph):
                         for x in range(pw):
-                            token = token + kernel.weight[:, c, y, x] * image[c, row * ph + y, column * pw + x]
+                            token = (
+                                token
+                                + kernel.weight[:, c, y, x]
+                                * image[c, row * ph + y, column * pw + x]
+                            )
                 tokens.append(token)
                 visible.append(row * w + column)
     for layer in encoder.layers:
         tokens = block(tokens, layer)
-    tokens = [decoder.decoder_embed.weight @ norm(t, encoder.ln1) + decoder.decoder_embed.bias for t in tokens]
+    tokens = [
+        decoder.decoder_embed.weight @ norm(t, encoder.ln1) + decoder.decoder_embed.bias
+        for t in tokens
+    ]
 
     full = [tokens[0]]
     for row in range(h):
         for column in range(w):
             patch = row * w + column
-            token = decoder.mask_token[0, 0] if patch in removed else tokens[1 + visible.index(patch)]
+            token = (
+                decoder.mask_token[0, 0] if patch in removed else tokens[1 + visible.index(patch)]
+            )
             full.append(token + position(row, column, 16))
     for layer in decoder.decoder_blocks:
         full = block(full, layer)
@@ -80,7 +99,10 @@ def by_hand(model, image: torch.Tensor, removed: list[int], norm_pix: bool) -> t
     for row in range(h):
         for column in range(w):
             patch = row * w + column
-            pred = decoder.decoder_pred.weight @ norm(full[1 + patch], decoder.ln1) + decoder.decoder_pred.bias
+            pred = (
+                decoder.decoder_pred.weight @ norm(full[1 + patch], decoder.ln1)
+                + decoder.decoder_pred.bias
+            )
             area = image[:, row * ph : (row + 1) * ph, column * pw : (column + 1) * pw]
             mean, std = (area.mean(), (area.var() + 1e-6).sqrt()) if norm_pix else (0, 1)
             for y in range(ph):
@@ -95,7 +117,9 @@ def by_hand(model, image: torch.Tensor, removed: list[int], norm_pix: bool) -> t
 
 @pytest.mark.parametrize('norm_pix', [False, True])
 def test_a_rectangle_equals_loops_over_patches(build_tiny, norm_pix):
-    """Loss and reconstruction, patches and images being rectangles, within 1e-6 (positions are stored in float32)."""
+    """Loss and reconstruction, patches and images being rectangles, within 1e-6 (positions are
+    stored in float32).
+    """
     sizes = dict(img_size=SIZE, patch_size=PATCH, in_channels=CHANNELS)
     model = build_tiny(backbone=sizes, head=dict(norm_pix=norm_pix)).double()
     generator = torch.Generator().manual_seed(3)
@@ -108,29 +132,44 @@ def test_a_rectangle_equals_loops_over_patches(build_tiny, norm_pix):
     for i, patches in enumerate(removed):
         mask[i, patches] = 1
     with torch.no_grad():
-        expected = [by_hand(model, image, patches, norm_pix) for image, patches in zip(images, removed, strict=True)]
+        expected = [
+            by_hand(model, image, patches, norm_pix)
+            for image, patches in zip(images, removed, strict=True)
+        ]
         loss = model.loss(images, mask=mask)['loss']
-    torch.testing.assert_close(loss, torch.stack([one for one, _ in expected]).mean(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        loss, torch.stack([one for one, _ in expected]).mean(), rtol=1e-6, atol=0
+    )
     if not norm_pix:
         reconstruction, _ = model.reconstruct(images, mask=mask)
-        torch.testing.assert_close(reconstruction, torch.stack([p for _, p in expected]), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            reconstruction, torch.stack([p for _, p in expected]), rtol=1e-6, atol=1e-6
+        )
 
 
 def cubic(values: np.ndarray, length: int) -> np.ndarray:
-    """Cubic convolution (a = -0.75) along the first axis, pixel centres at halves, edges repeated."""
+    """Cubic convolution (a = -0.75) along the first axis, pixel centres at halves, edges
+    repeated.
+    """
     before, a = len(values), -0.75
     out = np.zeros((length, *values.shape[1:]))
     for i in range(length):
         at = (i + 0.5) * before / length - 0.5
         for tap in range(math.floor(at) - 1, math.floor(at) + 3):
             d = abs(at - tap)
-            weight = (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+            weight = (
+                (a + 2) * d**3 - (a + 3) * d**2 + 1
+                if d <= 1
+                else a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+            )
             out[i] += weight * values[min(max(tap, 0), before - 1)]
     return out
 
 
 def test_another_size_has_the_features_of_a_vision_transformer():
-    """A model for 224 x 224, at 256 x 192: unmasked, and with every patch visible, in fp32 within 1e-5."""
+    """A model for 224 x 224, at 256 x 192: unmasked, and with every patch visible, in fp32 within
+    1e-5.
+    """
     arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
     torch.manual_seed(0)
     model = MAEViT(arch=arch, mask_ratio=0)
@@ -140,7 +179,9 @@ def test_another_size_has_the_features_of_a_vision_transformer():
     assert resized.shape == (16, 12, 16)
     tokens = torch.from_numpy(resized.reshape(1, 192, 16)).float()
     reference = VisionTransformer(arch=arch, img_size=(256, 192), out_type='raw')
-    reference.load_state_dict({**weights, 'pos_embed': torch.cat([weights['pos_embed'][:, :1], tokens], dim=1)})
+    reference.load_state_dict(
+        {**weights, 'pos_embed': torch.cat([weights['pos_embed'][:, :1], tokens], dim=1)}
+    )
     images = torch.randn(2, 3, 256, 192)
     with torch.no_grad():
         (expected,) = reference(images)
@@ -148,11 +189,15 @@ def test_another_size_has_the_features_of_a_vision_transformer():
         torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
         latent, _, ids_restore = model(images)
         order = ids_restore.unsqueeze(-1).expand(-1, -1, 16)
-        torch.testing.assert_close(latent[:, 1:].gather(1, order), expected[:, 1:], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            latent[:, 1:].gather(1, order), expected[:, 1:], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_decoder_positions_are_resized_alike(build_tiny):
-    """A model for 32 x 32 gives at 48 x 16 what a model for 48 x 16 gives with the resized embeddings of both."""
+    """A model for 32 x 32 gives at 48 x 16 what a model for 48 x 16 gives with the resized
+    embeddings of both.
+    """
     model = build_tiny(backbone=dict(patch_size=4), head=dict(norm_pix=False))
     weights = model.state_dict()
     for key in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
@@ -163,12 +208,16 @@ def test_decoder_positions_are_resized_alike(build_tiny):
     twin = build_tiny(backbone=dict(img_size=(48, 16), patch_size=4), head=dict(norm_pix=False))
     twin.load_state_dict(dict(weights))
     images, noise = torch.randn(2, 3, 48, 16), torch.rand(2, 48)
-    for ours, theirs in zip(model.reconstruct(images, noise=noise), twin.reconstruct(images, noise=noise), strict=True):
+    for ours, theirs in zip(
+        model.reconstruct(images, noise=noise), twin.reconstruct(images, noise=noise), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_that_patches_do_not_tile(build_tiny):
-    with pytest.raises(ValueError, match=r'36 x 32 pixels cannot be cut .* nearest size that can is 40 x 32'):
+    with pytest.raises(
+        ValueError, match=r'36 x 32 pixels cannot be cut .* nearest size that can is 40 x 32'
+    ):
         build_tiny(backbone=dict(img_size=(36, 32)))
     with pytest.raises(ValueError, match='nearest size that can is 24 x 48'):
         build_tiny().loss(torch.randn(1, 3, 25, 46))

@@ -38,7 +38,10 @@ def test_no_home(nobody, tmp_path):
 def test_a_folder_that_somebody_else_prepared(nobody, tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     (tmp_path / f'mae_plugin-{os.getuid()}').symlink_to(tmp_path / 'elsewhere')
-    assert home.temporary_cache().parent == tmp_path and home.temporary_cache() != home.temporary_cache()
+    assert (
+        home.temporary_cache().parent == tmp_path
+        and home.temporary_cache() != home.temporary_cache()
+    )
 
 
 def test_a_user_with_a_home_stays_as_it_is(monkeypatch, tmp_path):

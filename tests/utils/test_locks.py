@@ -14,7 +14,9 @@ from ..processes import holding
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds ``tmp_path/lock`` and has a child of its own, forked while it held it."""
+    """A process that holds ``tmp_path/lock`` and has a child of its own, forked while it held
+    it.
+    """
 
     def take() -> None:
         FileLock(tmp_path / 'lock').acquire()
@@ -45,7 +47,9 @@ def test_one_holder(holder, tmp_path):
 
 
 def test_a_lock_file_that_its_holder_removed(tmp_path, monkeypatch):
-    """Opened before and locked after the removal, the file would be a lock that nobody else sees."""
+    """Opened before and locked after the removal, the file would be a lock that nobody else
+    sees.
+    """
     first, second = FileLock(tmp_path / 'lock'), FileLock(tmp_path / 'lock')
     first.acquire()
     flock = locks.fcntl.flock

@@ -32,7 +32,9 @@ while True:
 @pytest.mark.parametrize(('kind', 'last'), [('saves', 'saved'), ('hangs', 'hangs'), ('plain', '')])
 @pytest.mark.timeout(60)
 def test_a_rank_ends_with_its_launcher(kind, last):
-    """After SIGKILL of the launcher the ranks trained on for ever; they save if they can, and end in any case."""
+    """After SIGKILL of the launcher the ranks trained on for ever; they save if they can, and end
+    in any case.
+    """
     command = [sys.executable, '-c', PARENT, RANK, parents.__file__, kind]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert launcher.stdout.readline() == 'up\n'

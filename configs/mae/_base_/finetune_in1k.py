@@ -28,7 +28,8 @@ erase = dict(
 )
 train_dataloader = dict(dataset=dict(pipeline=[crop, augment, erase, pack]))
 
-# Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a linear classifier.
+# Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a
+# linear classifier.
 model = dict(
     type='ImageClassifier',
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
@@ -39,7 +40,8 @@ model = dict(
         final_norm=False,
         out_type='avg_featmap',
         drop_path_rate=0.1,
-        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names yours.
+        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names
+        # yours.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(
@@ -51,10 +53,13 @@ model = dict(
     ),
 )
 
-# lr is given for 1024 images a step; the floor of 1e-6 is a share of it, so that layer decay scales it too.
+# lr is given for 1024 images a step; the floor of 1e-6 is a share of it, so that layer decay scales
+# it too.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
+    optimizer=dict(
+        type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True
+    ),
     constructor='MergedLayerDecayConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.65,
@@ -62,9 +67,12 @@ optim_wrapper = dict(
         custom_keys={'.cls_token': dict(decay_mult=0.0), '.pos_embed': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = dict(type='WarmupCosineLR', warmup=5, eta_min_ratio=1e-6 / 2e-3, convert_to_iter_based=True)
+param_scheduler = dict(
+    type='WarmupCosineLR', warmup=5, eta_min_ratio=1e-6 / 2e-3, convert_to_iter_based=True
+)
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 train_cfg = dict(max_epochs=100, val_interval=1)
 
-# Names that only serve the lines above: left in the config, they would look like settings and change nothing.
+# Names that only serve the lines above: left in the config, they would look like settings and
+# change nothing.
 del bgr_mean, crop, augment, erase, pack

@@ -1,8 +1,12 @@
-"""ImageNet's 1,000 classes for fine-tuning and probing: images, evaluation, and the plain training pipeline."""
+"""ImageNet's 1,000 classes for fine-tuning and probing: images, evaluation, and the plain training
+pipeline.
+"""
 
 _base_ = './imagenet_data.py'
 
-data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+data_preprocessor = dict(
+    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
 
 train_dataloader = dict(
     batch_size=128,

@@ -1,4 +1,6 @@
-"""What every way of reading ImageNet shares: loaders, and the evaluation pipeline (resize 256, crop 224)."""
+"""What every way of reading ImageNet shares: loaders, and the evaluation pipeline (resize 256, crop
+224).
+"""
 
 _base_ = './default_runtime.py'
 

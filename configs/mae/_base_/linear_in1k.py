@@ -14,7 +14,8 @@ model = dict(
         patch_size=16,
         frozen_stages=12,
         out_type='cls_token',
-        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names yours.
+        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names
+        # yours.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(
@@ -37,5 +38,6 @@ param_scheduler = dict(type='WarmupCosineLR', warmup=10, convert_to_iter_based=T
 auto_scale_lr = dict(enable=True, base_batch_size=16384)
 train_cfg = dict(max_epochs=90, val_interval=1)
 
-# As in the authors' code, each GPU normalises by its own part of the batch; what evaluation uses is the average of all.
+# As in the authors' code, each GPU normalises by its own part of the batch; what evaluation uses is
+# the average of all.
 custom_hooks = [dict(type='SyncBuffersHook')]

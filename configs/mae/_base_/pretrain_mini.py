@@ -1,4 +1,5 @@
-"""A small MAE for the examples of unusual images: epochs of minutes on two CPU cores, any number of bands.
+"""A small MAE for the examples of unusual images: epochs of minutes on two CPU cores, any number of
+bands.
 
 Raw-pixel targets, so that reconstructions can be looked at as they are.
 """
@@ -8,7 +9,11 @@ _base_ = ['./mae_vit-base-p16.py', './pretrain_in1k.py']
 extensions = ('.tif', '.tiff', '.npy', '.png', '.jpg', '.jpeg')
 
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512)),
+    backbone=dict(
+        arch=dict(
+            _delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
+        )
+    ),
     neck=dict(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=2),
     head=dict(norm_pix=False),
 )

@@ -3,7 +3,8 @@
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
     configs/mae/benchmarks/vit-base-p16_mae-800e-pre_8xb128-coslr-100e_in1k.py --launcher pytorch
 
-Starts from the released weights; --pretrained PATH starts from yours. Published result: 83.3 % top-1.
+Starts from the released weights; --pretrained PATH starts from yours. Published result: 83.3 %
+top-1.
 """
 
 _base_ = 'vit-base-p16_8xb128-coslr-100e_in1k.py'

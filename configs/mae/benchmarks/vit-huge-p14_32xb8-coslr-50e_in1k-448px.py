@@ -2,7 +2,8 @@
 
 python -m torch.distributed.run --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d \
     --rdzv-endpoint HOST:PORT tools/train.py \
-    configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --launcher pytorch --pretrained PATH
+    configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --launcher pytorch
+    --pretrained PATH
 
 No official recipe exists for this size.
 Published top-1 (mmpretrain's model zoo), by length of pre-training:

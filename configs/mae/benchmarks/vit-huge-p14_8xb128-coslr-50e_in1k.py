@@ -1,7 +1,8 @@
 """Fine-tuning of ViT-H/14 on ImageNet-1k, 50 epochs.
 
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
-    configs/mae/benchmarks/vit-huge-p14_8xb128-coslr-50e_in1k.py --launcher pytorch --pretrained PATH
+    configs/mae/benchmarks/vit-huge-p14_8xb128-coslr-50e_in1k.py --launcher pytorch --pretrained
+    PATH
 
 Published top-1 (mmpretrain's model zoo), by length of pre-training:
 86.9 % (1600 epochs).
@@ -9,7 +10,11 @@ Published top-1 (mmpretrain's model zoo), by length of pre-training:
 
 _base_ = '../_base_/finetune_in1k.py'
 
-model = dict(backbone=dict(arch='huge', patch_size=14, drop_path_rate=0.3), head=dict(in_channels=1280))
-optim_wrapper = dict(optimizer=dict(lr=1e-3 * 1024 / 256), paramwise_cfg=dict(layer_decay_rate=0.75))
+model = dict(
+    backbone=dict(arch='huge', patch_size=14, drop_path_rate=0.3), head=dict(in_channels=1280)
+)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3 * 1024 / 256), paramwise_cfg=dict(layer_decay_rate=0.75)
+)
 param_scheduler = dict(eta_min_ratio=1e-6 / 4e-3)
 train_cfg = dict(max_epochs=50)

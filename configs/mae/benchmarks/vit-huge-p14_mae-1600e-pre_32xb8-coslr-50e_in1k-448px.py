@@ -2,9 +2,11 @@
 
 python -m torch.distributed.run --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d \
     --rdzv-endpoint HOST:PORT tools/train.py \
-    configs/mae/benchmarks/vit-huge-p14_mae-1600e-pre_32xb8-coslr-50e_in1k-448px.py --launcher pytorch
+    configs/mae/benchmarks/vit-huge-p14_mae-1600e-pre_32xb8-coslr-50e_in1k-448px.py --launcher
+    pytorch
 
-Starts from the released weights; --pretrained PATH starts from yours. Published result: 87.3 % top-1.
+Starts from the released weights; --pretrained PATH starts from yours. Published result: 87.3 %
+top-1.
 """
 
 _base_ = 'vit-huge-p14_32xb8-coslr-50e_in1k-448px.py'

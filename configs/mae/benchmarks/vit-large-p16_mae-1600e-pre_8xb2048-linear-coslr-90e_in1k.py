@@ -1,9 +1,11 @@
 """Linear probe of ViT-L/16 pre-trained for 1600 epochs.
 
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
-    configs/mae/benchmarks/vit-large-p16_mae-1600e-pre_8xb2048-linear-coslr-90e_in1k.py --launcher pytorch
+    configs/mae/benchmarks/vit-large-p16_mae-1600e-pre_8xb2048-linear-coslr-90e_in1k.py --launcher
+    pytorch
 
-Starts from the released weights; --pretrained PATH starts from yours. Published result: 75.5 % top-1.
+Starts from the released weights; --pretrained PATH starts from yours. Published result: 75.5 %
+top-1.
 """
 
 _base_ = 'vit-large-p16_8xb2048-linear-coslr-90e_in1k.py'

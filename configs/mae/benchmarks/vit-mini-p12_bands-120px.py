@@ -17,7 +17,13 @@ model = dict(backbone=dict(img_size=120, patch_size=12, in_channels=13))
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type='LoadRandomCrop', scale=120, crop_ratio_range=(0.5, 1.0), color_type='unchanged', nodata=0),
+            dict(
+                type='LoadRandomCrop',
+                scale=120,
+                crop_ratio_range=(0.5, 1.0),
+                color_type='unchanged',
+                nodata=0,
+            ),
             dict(type='PackInputs'),
         ]
     )

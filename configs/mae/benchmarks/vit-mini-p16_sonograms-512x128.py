@@ -1,6 +1,7 @@
 """Fine-tunes the small encoder of rectangles on classes that are folders.
 
-python tools/train.py configs/mae/benchmarks/vit-mini-p16_sonograms-512x128.py --data-root data/sonograms \
+python tools/train.py configs/mae/benchmarks/vit-mini-p16_sonograms-512x128.py --data-root
+data/sonograms \
     --pretrained work_dirs/mae_vit-mini-p16_sonograms-512x128/epoch_20.pth
 """
 

@@ -14,7 +14,9 @@ model = dict(
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type='LoadRandomCrop', scale=64, crop_ratio_range=(0.5, 1.0), color_type='grayscale'),
+            dict(
+                type='LoadRandomCrop', scale=64, crop_ratio_range=(0.5, 1.0), color_type='grayscale'
+            ),
             dict(type='PackInputs'),
         ]
     )

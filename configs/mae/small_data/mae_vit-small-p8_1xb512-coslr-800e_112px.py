@@ -1,15 +1,20 @@
-"""Pre-trains ViT-S/8 at 112 px on some ten thousand images, on one GPU, and probes its features on the way.
+"""Pre-trains ViT-S/8 at 112 px on some ten thousand images, on one GPU, and probes its features on
+the way.
 
-python tools/train.py configs/mae/small_data/mae_vit-small-p8_1xb512-coslr-800e_112px.py --data-root FOLDER
+python tools/train.py configs/mae/small_data/mae_vit-small-p8_1xb512-coslr-800e_112px.py --data-root
+FOLDER
 
-FOLDER/train and FOLDER/val hold class folders, or tar files of them. Not run yet for want of a GPU: docs/results.md
+FOLDER/train and FOLDER/val hold class folders, or tar files of them. Not run yet for want of a GPU:
+docs/results.md
 """
 
 _base_ = ['../_base_/mae_vit-base-p16.py', '../_base_/pretrain_in1k.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+        arch=dict(
+            _delete_=True, embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536
+        ),
         img_size=112,
         patch_size=8,
     ),
@@ -17,7 +22,10 @@ model = dict(
 )
 train_dataloader = dict(
     dataset=dict(
-        pipeline=[dict(type='LoadRandomCrop', scale=112, crop_ratio_range=(0.2, 1.0)), dict(type='PackInputs')]
+        pipeline=[
+            dict(type='LoadRandomCrop', scale=112, crop_ratio_range=(0.2, 1.0)),
+            dict(type='PackInputs'),
+        ]
     )
 )
 # Images of the set's own size are taken whole.
@@ -25,12 +33,17 @@ pipeline = [dict(type='LoadCenterCrop', scale=112, crop_ratio=1), dict(type='Pac
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 train_cfg = dict(max_epochs=800, val_interval=50)
 
-# Nearest neighbours and a linear classifier on frozen features, with the training images as the bank.
+# Nearest neighbours and a linear classifier on frozen features, with the training images as the
+# bank.
 val_dataloader = dict(
     batch_size=256,
     num_workers=8,
     dataset=dict(
-        type='IndexedImages', data_root='data/imagenet', data_prefix='val', with_label=True, pipeline=pipeline
+        type='IndexedImages',
+        data_root='data/imagenet',
+        data_prefix='val',
+        with_label=True,
+        pipeline=pipeline,
     ),
 )
 val_cfg = dict(type='ProbeLoop', bank=dict(data_prefix='train'))

@@ -1,6 +1,7 @@
 """Fine-tunes the tiny ViT at 64 px on class folders, in some minutes on two CPU cores.
 
-python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-coslr-8e_64px.py --data-root FOLDER \
+python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-coslr-8e_64px.py --data-root FOLDER
+\
     --pretrained work_dirs/mae_vit-mini-p8_1xb128-coslr-20e_64px/epoch_20.pth
 
 FOLDER is that of the pre-training. For another number of classes than 10 add
@@ -20,7 +21,10 @@ model = dict(
     ),
     head=dict(in_channels=128),
 )
-crop, pack = dict(type='LoadRandomCrop', scale=64, crop_ratio_range=(0.35, 1.0)), dict(type='PackInputs')
+crop, pack = (
+    dict(type='LoadRandomCrop', scale=64, crop_ratio_range=(0.35, 1.0)),
+    dict(type='PackInputs'),
+)
 train_dataloader = dict(batch_size=128, num_workers=1, dataset=dict(pipeline=[crop, pack]))
 centre = dict(type='LoadCenterCrop', scale=64, crop_ratio=1)
 test_dataloader = dict(num_workers=1, dataset=dict(pipeline=[centre, pack]))

@@ -1,9 +1,11 @@
-"""Trains the tiny ViT at 64 px on class folders from random weights: what fine-tuning is to be compared with.
+"""Trains the tiny ViT at 64 px on class folders from random weights: what fine-tuning is to be
+compared with.
 
-python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-scratch-18e_64px.py --data-root FOLDER
+python tools/train.py configs/mae/small_data/vit-mini-p8_1xb128-scratch-18e_64px.py --data-root
+FOLDER
 
-The same data and augmentation as in fine-tuning, and as much computing as pre-training and fine-tuning together.
-Results: docs/results.md
+The same data and augmentation as in fine-tuning, and as much computing as pre-training and
+fine-tuning together. Results: docs/results.md
 """
 
 _base_ = './vit-mini-p8_1xb128-coslr-8e_64px.py'

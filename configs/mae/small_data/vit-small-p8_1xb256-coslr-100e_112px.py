@@ -1,6 +1,7 @@
 """Fine-tunes ViT-S/8 at 112 px on class folders, on one GPU.
 
-python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-coslr-100e_112px.py --data-root FOLDER \
+python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-coslr-100e_112px.py --data-root
+FOLDER \
     --pretrained work_dirs/mae_vit-small-p8_1xb512-coslr-800e_112px/epoch_800.pth
 
 FOLDER is that of the pre-training. For another number of classes than 10 add
@@ -13,7 +14,9 @@ _base_ = '../_base_/finetune_in1k.py'
 data_preprocessor = dict(num_classes=10)
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+        arch=dict(
+            _delete_=True, embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536
+        ),
         img_size=112,
         patch_size=8,
     ),
@@ -22,7 +25,9 @@ model = dict(
 images = dict(_delete_=True, type='IndexedImages', data_root='data/imagenet', with_label=True)
 pipeline = _base_.train_dataloader.dataset.pipeline
 pipeline[0].scale = 112
-train_dataloader = dict(batch_size=256, dataset=dict(**images, data_prefix='train', pipeline=pipeline))
+train_dataloader = dict(
+    batch_size=256, dataset=dict(**images, data_prefix='train', pipeline=pipeline)
+)
 # Images of the set's own size are taken whole.
 pipeline = [dict(type='LoadCenterCrop', scale=112, crop_ratio=1), dict(type='PackInputs')]
 test_dataloader = dict(batch_size=256, dataset=dict(**images, data_prefix='val', pipeline=pipeline))

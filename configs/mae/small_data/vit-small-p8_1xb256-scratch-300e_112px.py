@@ -1,6 +1,8 @@
-"""Trains ViT-S/8 at 112 px on class folders from random weights: what fine-tuning is to be compared with.
+"""Trains ViT-S/8 at 112 px on class folders from random weights: what fine-tuning is to be compared
+with.
 
-python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-scratch-300e_112px.py --data-root FOLDER
+python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-scratch-300e_112px.py --data-root
+FOLDER
 
 The same data and augmentation as in fine-tuning. Not run yet for want of a GPU: docs/results.md
 """

@@ -1,0 +1,1 @@
+"""Measurements of the project beside its rivals; each file prints its own tables."""

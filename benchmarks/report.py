@@ -1,0 +1,53 @@
+"""What every benchmark prints above its table and writes beside its figures."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    'torch',
+    'mmengine',
+    'onedl-mmengine',
+    'mmpretrain',
+    'onedl-mmpretrain',
+    'transformers',
+    'lightly',
+    'timm',
+)
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """Device, versions and date."""
+    name = f'{os.cpu_count()} CPU cores ({platform.machine()})'
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    found = {
+        'device': name,
+        'date': datetime.date.today().isoformat(),
+        'python': platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path | None, **figures: object) -> None:
+    """Writes the figures to a file, if one was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + '\n')
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what it was told."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

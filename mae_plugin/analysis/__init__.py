@@ -1,0 +1,23 @@
+"""From a model and images to pictures and numbers: reconstructions, features, probes, figures,
+logs.
+"""
+
+from .features import FeatureInferencer, save_features
+from .figures import draw_curves, draw_grid, draw_tokens, save_figure
+from .images import find_images
+from .logs import read_log
+from .reconstruct import Reconstruction, ReconstructionInferencer, reconstruct_image
+
+__all__ = [
+    'FeatureInferencer',
+    'Reconstruction',
+    'ReconstructionInferencer',
+    'draw_curves',
+    'draw_grid',
+    'draw_tokens',
+    'find_images',
+    'read_log',
+    'reconstruct_image',
+    'save_features',
+    'save_figure',
+]

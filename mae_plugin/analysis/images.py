@@ -1,0 +1,201 @@
+"""Files, arrays and PIL images in, what a model takes out; and back again to pictures that can be
+looked at.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmpretrain.datasets import PackInputs
+from mmpretrain.registry import TRANSFORMS
+from PIL import Image
+from torch import Tensor, nn
+
+from ..data import LoadCenterCrop
+from ..data.sources.entries import ARCHIVES, IMAGE_EXTENSIONS
+from ..data.sources.folder import scan_folder
+from ..models.patches import to_pair
+
+ImageLike = str | Path | np.ndarray | Image.Image
+
+
+def find_images(*places: str | Path) -> list[Path]:
+    """The images that files, folders (searched with their subfolders) and patterns such as
+    ``photos/*.jpg`` name.
+
+    In folders these are the images that :class:`IndexedImages` finds. A pattern names all regular
+    files that match.
+
+    Raises:
+        FileNotFoundError: for a place where there is none.
+    """
+    found = []
+    for place in map(Path, places):
+        if place.is_dir():
+            scan = scan_folder(str(place), show_progress=False)
+            for name in scan.tars:
+                scan.left_out.add(ARCHIVES, name)
+            scan.left_out.warn(str(place))
+            new = [place / name for name in scan.images]
+            if not new:
+                raise FileNotFoundError(
+                    f'the folder {place} holds no images ({", ".join(IMAGE_EXTENSIONS)})'
+                )
+        else:
+            matches = (
+                [] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
+            )
+            new = [place] if place.is_file() else [match for match in matches if match.is_file()]
+            if not new:
+                raise FileNotFoundError(
+                    f'there is no image, folder or pattern with matches {place}'
+                )
+        found += new
+    return found
+
+
+class ImageReader:
+    """Reads one image as a model takes it: ``dict(inputs=..., data_samples=...)``, not normalised
+    yet.
+
+    The image goes through the test pipeline of the model's config. Without one it is scaled to
+    cover the backbone's ``img_size`` and cut to its centre.
+
+    Args:
+        model: the model, of which sizes and channels are taken.
+        config: the model's config, if it has one.
+        channel_order: of arrays with three channels, ``'bgr'`` as mmcv reads them and all of
+            mmpretrain takes them, or ``'rgb'``. Files and PIL images need no such word.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Config | None = None, channel_order: str = 'bgr'
+    ) -> None:
+        if channel_order not in ('bgr', 'rgb'):
+            raise ValueError(f"channel_order={channel_order!r} is neither 'bgr' nor 'rgb'")
+        backbone = model.backbone
+        embed = getattr(backbone, 'patch_embed', None)
+        projection = getattr(embed, 'projection', None)
+        self.channels = getattr(projection, 'in_channels', 3)
+        self.smallest = to_pair(getattr(projection, 'stride', 1))
+        self.channel_order = channel_order
+        pipeline = (config or {}).get('test_dataloader', {}).get('dataset', {}).get('pipeline')
+        if pipeline is None:
+            size = to_pair(getattr(backbone, 'img_size', None) or getattr(embed, 'img_size', 224))
+            pipeline = [LoadCenterCrop(size, crop_ratio=1), PackInputs()]
+            if self.channels != 3:
+                color = 'grayscale' if self.channels == 1 else 'unchanged'
+                pipeline.insert(0, LoadImageFromFile(color_type=color))
+        self.pipeline = [
+            TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline
+        ]
+
+    def __call__(self, image: ImageLike) -> dict:
+        """Reads a file, an array (H, W) or (H, W, C), or a PIL image.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: for a file that is no image, an image smaller than a patch, or another
+                number of channels.
+        """
+        if isinstance(image, (str, Path)):
+            name = str(image)
+            if '://' not in name and not Path(name).is_file():
+                raise FileNotFoundError(f'there is no image {name}')
+            try:
+                sample = Compose(self.pipeline)(dict(img_path=name))
+            # What LoadImageFromFile and its backends raise.
+            except (AssertionError, OSError, cv2.error) as error:
+                raise ValueError(f'{name} cannot be read as an image ({error})') from error
+        else:
+            name = 'the image'
+            array = self._array(image)
+            steps = [step for step in self.pipeline if not isinstance(step, LoadImageFromFile)]
+            sample = Compose(steps)(
+                dict(img=array, img_shape=array.shape[:2], ori_shape=array.shape[:2])
+            )
+        self._check_channels(name, len(sample['inputs']))
+        height, width = sample['data_samples'].ori_shape
+        if height < self.smallest[0] or width < self.smallest[1]:
+            raise ValueError(
+                f'{name} is too small: {height} x {width} pixels are less than one patch of '
+                f'{self.smallest[0]} x {self.smallest[1]}'
+            )
+        return sample
+
+    def _array(self, image: np.ndarray | Image.Image) -> np.ndarray:
+        """The pixels (H, W) or (H, W, C), in the order in which pipelines pass them on."""
+        if isinstance(image, Image.Image):
+            array = np.asarray(image.convert({1: 'L', 3: 'RGB'}.get(self.channels, image.mode)))
+        elif isinstance(image, np.ndarray):
+            array = image
+        else:
+            raise ValueError(
+                f'an image is a path, an array or a PIL image, not {type(image).__name__}'
+            )
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(
+                f'the image has shape {array.shape}; an image is an array (H, W) or (H, W, '
+                'channels)'
+            )
+        self._check_channels('the image', array.shape[2] if array.ndim == 3 else 1)
+        is_rgb = isinstance(image, Image.Image) or self.channel_order == 'rgb'
+        return np.ascontiguousarray(
+            array[..., ::-1] if is_rgb and array.shape[2:] == (3,) else array
+        )
+
+    def _check_channels(self, name: str, channels: int) -> None:
+        if channels != self.channels:
+            raise ValueError(
+                f'{name} has {channels} channels, but the model takes images of {self.channels}'
+            )
+
+
+def to_pictures(
+    inputs: Tensor,
+    preprocessor: nn.Module,
+    bands: Sequence[int] | None = None,
+    pixel_range: tuple[float, float] = (0, 255),
+) -> np.ndarray:
+    """Normalised images (B, C, H, W) as RGB pictures, (B, H, W, 3) uint8.
+
+    Args:
+        inputs: what the model takes.
+        preprocessor: the model's data preprocessor, whose normalisation is undone.
+        bands: the three channels to show as red, green and blue; if left out, one channel is shown
+            in grey, three in their right order, and of more the first three.
+        pixel_range: pixels, before normalisation, that are shown as black and as white.
+    """
+    channels = inputs.shape[1]
+    if bands is None:
+        is_rgb = channels != 3 or getattr(preprocessor, '_channel_conversion', False)
+        bands = [min(i, channels - 1) for i in ((0, 1, 2) if is_rgb else (2, 1, 0))]
+    if len(bands) != 3 or not all(0 <= band < channels for band in bands):
+        raise ValueError(f'bands={tuple(bands)} are not three of the channels 0 to {channels - 1}')
+    pixels = inputs.float()
+    if getattr(preprocessor, '_enable_normalize', False):
+        pixels = pixels * preprocessor.std + preprocessor.mean
+    black, white = pixel_range
+    pixels = (pixels[:, list(bands)] - black) * (255 / (white - black))
+    return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def is_single(images: object) -> bool:
+    """Whether this is one image, rather than a folder or a list of them."""
+    return isinstance(images, (np.ndarray, Image.Image)) or (
+        isinstance(images, (str, Path)) and not Path(images).is_dir()
+    )
+
+
+def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """One image, a list of them, or the images in a folder, as a list."""
+    if is_single(images):
+        return [images]
+    return find_images(images) if isinstance(images, (str, Path)) else list(images)

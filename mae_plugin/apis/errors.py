@@ -1,0 +1,110 @@
+"""Errors as one sentence on standard error, with their traceback in the log file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..engine.config.preflight import describe_run, preflight
+from ..engine.loops.collect import collect_without_disk
+from ..weights.check_finite import check_finite_checkpoint
+from .console import build_quiet_runner, log_files
+
+# Errors that say by themselves what is wrong; of others the sentence names the kind.
+_PLAIN = (ValueError, OSError, KeyError, RuntimeError, ImportError, AssertionError)
+# How mmengine's registries introduce the error of a class that they build.
+_BUILT_BY = re.compile(r'^(class `\w+` in \S+: )+')
+
+
+def sentence_of(error: BaseException) -> str:
+    """Returns what an error says, as one sentence of at most 600 characters."""
+    if isinstance(error, URLError):
+        return f'the weights could not be fetched ({error}); name a file on this machine instead'
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f'{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}'
+    if text.startswith('Caught ') and 'Traceback' in text:
+        # What torch brings from a worker process ends in the error itself.
+        text = re.sub(r'^[\w.]+: ', '', text.strip().splitlines()[-1])
+    text = _BUILT_BY.sub('', ' '.join(text.split()))
+    if not text:
+        return type(error).__name__
+    return text[:600] if isinstance(error, _PLAIN) else f'{type(error).__name__}: {text}'[:600]
+
+
+class SetupErrors(Hook):
+    """Turns errors into one sentence on standard error and exit code 1.
+
+    Used as a context around building and running a Runner, and as a hook of that Runner. Once the
+    work has begun, the traceback goes to the log file, which the sentence names; a process without
+    a log file prints it. With ``MAE_TRACEBACK=1`` in the environment every error keeps its
+    traceback.
+    """
+
+    _running = False
+    _runner: Runner | None = None
+
+    def build_runner(self, cfg: Config) -> Runner:
+        """Builds the Runner of a config with this object among its hooks, and checks what will meet
+        in its steps.
+        """
+        runner = build_quiet_runner(cfg)
+        runner.register_hook(self)
+        self._runner = runner
+        preflight(runner)
+        return runner
+
+    def before_run(self, runner: Runner) -> None:
+        """Lets the metrics of any config, ours or not, collect their results without the disk."""
+        collect_without_disk(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Says on what is trained and where the log lies; errors are those of the work from here
+        on.
+        """
+        self._running = True
+        if runner is not None:
+            print_log(describe_run(runner), runner.logger)
+            self._say_log(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        """Says where the log lies; errors are those of the work from here on."""
+        self._running = True
+        if runner is not None:
+            self._say_log(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuses weights that are not finite."""
+        check_finite_checkpoint(checkpoint, str(runner._load_from or 'the checkpoint'))
+
+    def _say_log(self, runner: Runner) -> None:
+        for handler in log_files(runner.logger):
+            print_log(
+                f'Environment, config and all messages are in {handler.baseFilename}', runner.logger
+            )
+
+    def __enter__(self) -> SetupErrors:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or os.environ.get('MAE_TRACEBACK'):
+            return
+        files = log_files(self._runner.logger) if self._runner is not None else []
+        if self._running and not files:
+            return
+        record = logging.LogRecord(
+            'mae_plugin', logging.ERROR, '', 0, 'error', (), (kind, error, trace)
+        )
+        for handler in files:
+            handler.handle(record)
+        where = f' (traceback in {files[0].baseFilename})' if self._running else ''
+        sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence_of(error)}{where}')

@@ -1,0 +1,171 @@
+"""Whether a file is long enough for the size that its header claims: checked before memory is
+allocated.
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from .jpeg_header import MAX_SCANS, JpegHeader, count_scans, read_jpeg_header
+from .limits import check_size
+
+# A header may claim so many pixels whatever the file's length; they are decoded within a second and
+# some 20 MB.
+_FREE_PIXELS = 2**22
+
+# Bytes that one byte becomes at the most, by Pillow's name of the decoder or, in TIFF, of the
+# compression.
+_EXPANSION = {
+    'raw': 1,
+    'zip': 1032,
+    'tiff_deflate': 1032,
+    'tiff_adobe_deflate': 1032,
+    # 12 bits for the longest string of a table of 4096.
+    'gif': 2731,
+    'tiff_lzw': 2731,
+    'packbits': 64,
+    'pcx': 64,
+    'sgi_rle': 128,
+    'sun_rle': 128,
+    'tga_rle': 128,
+    'bcn': 8,
+}
+# Arithmetic coders have no bound; 12,000 x 12,000 white pixels stay below this one in all of their
+# formats.
+_ANY_EXPANSION = 2**18
+# Other modes have at least a byte per pixel, in files too.
+_ONE_BIT_MODES = ('1', 'L', 'P')
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def check_jpeg(data: bytes, header: JpegHeader) -> None:
+    """Checks a JPEG by its header: a process that a decoder exists for, size, length, number of
+    scans.
+
+    Raises:
+        ValueError: if it is hierarchical or not of 8 bits, too large, too short for its size, or
+            has more than ``MAX_SCANS`` scans.
+    """
+    if header.process not in (0, 1, 2, 3, 9, 10):
+        raise ValueError(
+            f'a JPEG of the kind SOF{header.process}, such as hierarchical ones, has no decoder '
+            'here'
+        )
+    if header.precision != 8:
+        raise ValueError(
+            f'a JPEG of {header.precision} bits per sample has no decoder here, which take 8'
+        )
+    check_size(header.height, header.width, len(header.sampling))
+    if header.process in (0, 1, 2, 3) or header.height * header.width > _FREE_PIXELS:
+        _check_length(header.height, header.width, header.least_bytes, data)
+    scans = count_scans(data, header) if header.process != 0 or header.is_split else 1
+    if scans > MAX_SCANS:
+        raise ValueError(
+            f'a JPEG of {scans} scans is refused: encoders make about ten, and {MAX_SCANS} are '
+            'allowed'
+        )
+
+
+def check_png(data: bytes) -> None:
+    """Checks size and length of a PNG file by its header.
+
+    Raises:
+        ValueError: if it is too large, or too short for its size.
+    """
+    if data[12:16] != b'IHDR' or len(data) < 26:
+        raise ValueError('the PNG file does not start with its header')
+    width, height = (int.from_bytes(data[place : place + 4], 'big') for place in (16, 20))
+    channels = _PNG_CHANNELS.get(data[25], 1)
+    check_size(height, width, channels, (data[24] + 7) // 8)
+    _check_length(
+        height, width, height * width * channels * data[24] // 8 // _EXPANSION['zip'], data
+    )
+
+
+def check_unopened(data: bytes) -> None:
+    """Checks sizes and length of files for whose pixels Pillow allocates memory as soon as it opens
+    them.
+
+    Raises:
+        ValueError: if an image is too large, or too large for the length of the file.
+    """
+    if data.startswith(b'RIFF') and data.startswith(b'WEBP', 8):
+        _check_webp(data)
+    elif data.startswith((b'\0\0\1\0', b'\0\0\2\0')):
+        _check_icons(data)
+
+
+def _check_webp(data: bytes) -> None:
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise ValueError('the WebP file ends early')
+    if kind == b'VP8X':
+        width, height = (int.from_bytes(body[place : place + 3], 'little') + 1 for place in (4, 7))
+    elif kind == b'VP8L':
+        bits = int.from_bytes(body[1:5], 'little')
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (
+            int.from_bytes(body[place : place + 2], 'little') & 0x3FFF for place in (6, 8)
+        )
+    check_size(height, width, bands=4)
+    _check_length(height, width, _least_of_any(height * width), data)
+
+
+def check_opened(data: bytes, image: Image.Image) -> None:
+    """Checks size and length of a file that Pillow has opened, that is whose header it has read.
+
+    Raises:
+        ValueError: if the image is too large, or the file too short for its size.
+    """
+    height, width = image.height, image.width
+    check_size(height, width, len(image.getbands()))
+    if image.format in ('JPEG', 'MPO'):
+        header = read_jpeg_header(data)
+        if header is not None:
+            check_jpeg(data, header)
+    if image.format == 'PNG' and data[12:16] == b'IHDR':
+        check_png(data)
+    if height * width <= _FREE_PIXELS:
+        return
+    # Plugins that decode by themselves hand raw pixels to Pillow.
+    coder = (
+        image.tile[0][0]
+        if image.tile and image.format not in ('AVIF', 'HEIF', 'WEBP')
+        else image.format
+    )
+    if coder == 'libtiff':
+        coder = image.info.get('compression')
+    bits = 1 if image.mode in _ONE_BIT_MODES else 8
+    least = height * width * bits // 8 // _EXPANSION.get(coder, _ANY_EXPANSION)
+    _check_length(height, width, least, data)
+
+
+def _check_icons(data: bytes) -> None:
+    """Checks the images within a file of icons, PNG files or bitmaps whose sizes are not those of
+    its directory.
+    """
+    for entry in range(6, 6 + 16 * int.from_bytes(data[4:6], 'little'), 16):
+        start = int.from_bytes(data[entry + 12 : entry + 16], 'little')
+        icon = data[start:]
+        if icon.startswith(b'\x89PNG'):
+            check_png(icon)
+        else:
+            width, height = (
+                int.from_bytes(icon[place : place + 4], 'little', signed=True) for place in (4, 8)
+            )
+            # One bit of color and one of the mask, which lies below the color: the height counts
+            # both.
+            _check_length(abs(height), abs(width), abs(width * height) // 8, icon)
+
+
+def _least_of_any(pixels: int) -> int:
+    return pixels // _ANY_EXPANSION if pixels > _FREE_PIXELS else 0
+
+
+def _check_length(height: int, width: int, least: int, data: bytes) -> None:
+    if len(data) < least:
+        raise ValueError(
+            f'its header claims {width} x {height} pixels, which take at least {least} bytes, and '
+            f'it has {len(data)}'
+        )

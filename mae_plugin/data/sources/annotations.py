@@ -1,0 +1,120 @@
+"""Files that list images and their labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+
+from ...utils.printable import printable
+from .image_list import ImageList
+from .labels import checked_label
+
+
+def read_annotations(path: str, with_label: bool) -> list[tuple[str, str | None]]:
+    """Reads a file that lists images, in its order, with the label of each, or None where there are
+    none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it lists no image, or one without a valid label.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'the ann_file {path} does not exist')
+    with open(path, 'rb') as file:
+        content = file.read()
+    pairs = (
+        _pairs_of_json(path, content)
+        if path.endswith('.json')
+        else _pairs_of_lines(path, content, with_label)
+    )
+    if not pairs:
+        raise ValueError(f'the ann_file {path} lists no image')
+    if not with_label:
+        return [(name, None) for name, _ in pairs]
+    return [(name, checked_label(label, f'the image {name!r} in {path}')) for name, label in pairs]
+
+
+def _pairs_of_json(path: str, content: bytes) -> list[tuple[str, object]]:
+    form = f'{path} is no JSON file of the form {{"path": label}}: '
+    try:
+        # Pairs, as a dict would keep one of several entries for an image.
+        pairs = json.loads(content, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{form}{error}') from error
+    if not isinstance(pairs, _Pairs):
+        raise ValueError(f'{form}it holds a {type(pairs).__name__}')
+    return pairs
+
+
+class _Pairs(list):
+    """Names and values of a JSON object, unlike the elements of a JSON list."""
+
+
+def _pairs_of_lines(path: str, content: bytes, with_label: bool) -> list[tuple[str, str | None]]:
+    # Names of files need not be UTF-8.
+    lines = content.decode('utf-8-sig', errors='surrogateescape').split('\n')
+    lines = [line.strip() for line in lines if line.strip()]
+    if not with_label:
+        return [(line, None) for line in lines]
+    pairs = [line.rsplit(maxsplit=1) for line in lines]
+    if unlabelled := [pair[0] for pair in pairs if len(pair) == 1]:
+        raise ValueError(
+            f'the line {unlabelled[0]!r} of {path} has no label; lines are of the form "path label"'
+        )
+    return [(name, label) for name, label in pairs]
+
+
+def find_annotated(images: ImageList, names: list[str], path: str) -> list[int]:
+    """Finds images of a list by their paths: below the source, absolute, or within a tar file.
+
+    Args:
+        images: the images of a source.
+        names: as they are written in a file.
+        path: of that file, for the errors.
+
+    Returns:
+        Where each of them is in the index.
+
+    Raises:
+        FileNotFoundError: if one of them is not in the source.
+        ValueError: if one of them is in several tar files.
+    """
+    places = _places_by_path(images)
+    names = [_below(images.source, name) for name in names]
+    if absent := [name for name in names if name not in places]:
+        raise FileNotFoundError(
+            f'{len(absent)} of the {len(names)} images in {path} are not in {images.source}, such '
+            'as '
+            f'{printable(absent[0])}; paths count from there'
+        )
+    if several := [printable(name) for name in names if places[name] is None]:
+        raise ValueError(
+            f'{several[0]} in {path} is in several tar files of {images.source}; write '
+            f'TAR_FILE/{several[0]}'
+        )
+    return [places[name] for name in names]
+
+
+def _places_by_path(images: ImageList) -> dict[str, int | None]:
+    """Where images are in the index, by what a file may call them; None for several of one name."""
+    names = [images.names[place] for place in range(len(images.names))]
+    if not images.shards:
+        return {name: place for place, name in enumerate(names)}
+    tars = [os.path.basename(images.shards[shard]) for shard in images.arrays['shard'].tolist()]
+    places = {
+        f'{tar}/{name}': place for place, (tar, name) in enumerate(zip(tars, names, strict=True))
+    }
+    times = Counter(names)
+    return places | {name: place if times[name] == 1 else None for place, name in enumerate(names)}
+
+
+def _below(source: str, path: str) -> str:
+    """A path as one below a source, if it is one."""
+    path = os.path.normpath(path)
+    if not os.path.isabs(path):
+        return path
+    for root in (os.path.abspath(source), os.path.realpath(source)):
+        if path.startswith(f'{root}/'):
+            return path[len(root) + 1 :]
+    return path

@@ -1,0 +1,143 @@
+"""What the members of an archive, tar or zip, are: images, labels, folders, and what is left
+out.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .entries import (
+    ARCHIVES,
+    FOLDER_LINKS,
+    OUTSIDE,
+    REPLACED,
+    SPECIAL,
+    LeftOut,
+    inner_name,
+    is_archive,
+    is_hidden,
+)
+from .labels import MemberLabels, is_label_file
+
+
+class ArchiveScan(NamedTuple):
+    """What is in an archive.
+
+    Attributes:
+        images: name, place and label of every image.
+        folders: all that are members themselves.
+        label_faults: why labels of images are not valid, a sentence for each such image.
+        left_out: what else is there.
+    """
+
+    images: list[tuple[str, object, str | None]]
+    folders: set[str]
+    label_faults: list[str]
+    left_out: LeftOut
+
+
+class ArchiveMembers:
+    """Sorts the members of an archive.
+
+    Args:
+        extensions: endings of image files, in lower case.
+        read: gives the content of the member at a place.
+    """
+
+    def __init__(self, extensions: tuple[str, ...], read: Callable[[object], bytes]) -> None:
+        self.left_out = LeftOut()
+        self.number = 0
+        """Regular files so far."""
+        self._extensions, self._read = extensions, read
+        # Links may lead to any file.
+        self._files: dict[str, object] = {}
+        self._links: dict[str, str | None] = {}
+        self._folders: set[str] = set()
+        self._labels = MemberLabels()
+
+    def add_folder(self, path: str) -> None:
+        """Takes down a folder."""
+        name = inner_name(path)
+        if name is None:
+            self.left_out.add(OUTSIDE, path)
+        elif name != '.' and not is_hidden(name):
+            self._folders.add(name)
+
+    def add_file(self, path: str, place: object) -> None:
+        """Takes down a regular file."""
+        name = self._inner(path)
+        if name is None:
+            return
+        if name in self._files and self._is_image(name):
+            self.left_out.add(REPLACED, name)
+        self.number += 1
+        self._files[name] = place
+        self._links.pop(name, None)
+        if is_hidden(name):
+            return
+        if is_label_file(name):
+            self._labels.add(name, self._read(place))
+        elif is_archive(name) and not self._is_image(name):
+            self.left_out.add(ARCHIVES, name)
+
+    def add_link(self, path: str, target: str) -> None:
+        """Takes down a link to a path within the archive."""
+        name = self._inner(path)
+        if name is not None:
+            self._links[name] = inner_name(target)
+
+    def add_special(self, path: str) -> None:
+        """Takes down what is no file, folder or link."""
+        name = self._inner(path)
+        if name is not None and self._is_image(name):
+            self.left_out.add(SPECIAL, name)
+
+    def scan(self) -> ArchiveScan:
+        """What all members come to, once links can be followed."""
+        places = {name: place for name, place in self._files.items() if self._is_image(name)}
+        folders = self._all_folders() if self._links else set()
+        for name, target in self._links.items():
+            if is_hidden(name):
+                continue
+            if self._is_image(name) or is_label_file(name):
+                self._follow(name, places)
+            elif target in folders:
+                self.left_out.add(FOLDER_LINKS, name)
+        images = [(name, place, self._labels.label(name)) for name, place in places.items()]
+        faults = [self._labels.fault(name) for name, _, label in images if label is None]
+        return ArchiveScan(
+            images, self._folders, [fault for fault in faults if fault], self.left_out
+        )
+
+    def _inner(self, path: str) -> str | None:
+        name = inner_name(path)
+        if name is None and path.lower().endswith(self._extensions):
+            self.left_out.add(OUTSIDE, path)
+        return name
+
+    def _is_image(self, name: str) -> bool:
+        return name.lower().endswith(self._extensions) and not is_hidden(name)
+
+    def _all_folders(self) -> set[str]:
+        """Folders that are members, or that members lie in."""
+        found = set(self._folders)
+        for name in self._files:
+            while (name := posixpath.dirname(name)) and name not in found:
+                found.add(name)
+        return found
+
+    def _follow(self, name: str, places: dict[str, object]) -> None:
+        """Takes an image, or a label, from where a link leads."""
+        target = self._links[name]
+        for _ in range(40):
+            if target not in self._links:
+                break
+            target = self._links[target]
+        if target not in self._files:
+            self.left_out.add(SPECIAL, name)
+        elif self._is_image(name):
+            places[name] = self._files[target]
+        else:
+            self._labels.add(name, self._read(self._files[target]))

@@ -1,0 +1,119 @@
+"""Reading files: regular ones alone, with a bounded number of open descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import OrderedDict
+
+_NO_DESCRIPTORS = errno.EMFILE, errno.ENFILE
+
+
+def is_out_of_descriptors(error: BaseException) -> bool:
+    """Whether a file was not opened because too many are open, which says nothing about that
+    file.
+    """
+    return isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS
+
+
+def out_of_descriptors(path: str) -> RuntimeError:
+    """The error for a file that was not opened because too many are open."""
+    return RuntimeError(
+        f'{path} cannot be opened because too many files are open; raise the limit (ulimit -n) or '
+        'lower num_workers'
+    )
+
+
+def read_file(path: str) -> bytes:
+    """Reads a regular file.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: if it is a FIFO, a device or a socket, which might never end.
+    """
+    # A buffer would take half of the time.
+    with open(path, 'rb', buffering=0, opener=_open) as file:
+        return file.read()
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a regular file; without O_NONBLOCK the opening of a FIFO waits for a writer."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    # Python itself refuses folders.
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return descriptor
+    os.close(descriptor)
+    raise ValueError('it is not a regular file')
+
+
+class OpenFiles:
+    """Files that stay open between reads, at most ``limit`` of them in each thread: the ones used
+    last.
+
+    Processes that are forked may share it, as nothing is sought and each closes its own
+    descriptors. A copy, also a pickled one for a process that is spawned, starts with none.
+
+    Args:
+        limit: files that stay open.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.limit = limit
+        # A thread must not close what another one reads from.
+        self._threads = threading.local()
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Reads a part of a file.
+
+        Raises:
+            OSError: if the file cannot be opened.
+            ValueError: if it ends before the part does, or is no regular file.
+        """
+        data = os.pread(self._descriptor(path), size, offset)
+        if len(data) < size:
+            raise ValueError(
+                f'{path} ends before byte {offset + size}; it was cut off after it had been indexed'
+            )
+        return data
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    @property
+    def _opened(self) -> _Descriptors:
+        return self._threads.__dict__.setdefault('opened', _Descriptors())
+
+    def _descriptor(self, path: str) -> int:
+        opened = self._opened
+        if path in opened:
+            opened.move_to_end(path)
+            return opened[path]
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        try:
+            descriptor = _open(path, flags)
+        except OSError as error:
+            if not (opened and is_out_of_descriptors(error)):
+                raise
+            opened.close()
+            descriptor = _open(path, flags)
+        opened[path] = descriptor
+        opened.close(self.limit)
+        return descriptor
+
+    def __reduce__(self) -> tuple:
+        return OpenFiles, (self.limit,)
+
+
+class _Descriptors(OrderedDict):
+    """Open descriptors by path, in the order of their last use."""
+
+    def close(self, keep: int = 0) -> None:
+        """Closes the ones that were used longest ago."""
+        while len(self) > keep:
+            os.close(self.popitem(last=False)[1])
+
+    def __del__(self) -> None:
+        self.close()

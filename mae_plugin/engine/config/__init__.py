@@ -1,0 +1,1 @@
+"""Reading configs, and checking their settings before anything is built."""

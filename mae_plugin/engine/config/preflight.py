@@ -1,0 +1,137 @@
+"""Checks what a built Runner would meet in its steps and hooks: sizes that do not fit, metrics that
+nobody computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sized
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.models.utils import MultiheadAttention
+from mmpretrain.registry import METRICS
+from torch import nn
+
+from ...models import MAEViT
+from ...models.patches import patch_grid, to_pair
+
+# Steps of a pipeline after which images have the size that their argument ``scale`` or
+# ``crop_size`` says.
+_CROPS = {
+    'LoadRandomCrop': 'scale', 'LoadCenterCrop': 'scale', 'RandomResizedCrop': 'scale', 'CenterCrop': 'crop_size',
+    'RandomCrop': 'crop_size', 'EfficientNetCenterCrop': 'crop_size', 'EfficientNetRandomCrop': 'scale',
+}  # fmt: skip
+
+
+def preflight(runner: Runner) -> None:
+    """Raises ValueError for what would end the run at its first step, or at its first validation.
+
+    Sizes of crops that are not those of the model are said, as the model interpolates its
+    positions.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_heads(model)
+    if runner._train_loop is not None:
+        _check_crops(runner.cfg, model)
+        _check_best(runner.cfg)
+
+
+def describe_run(runner: Runner) -> str:
+    """Returns one line: how many images of which folder, and how many steps."""
+    dataset = runner.train_dataloader.dataset
+    images = f'{len(dataset):,} images' if isinstance(dataset, Sized) else 'images'
+    folder = data_folder((runner.cfg.get('train_dataloader') or {}).get('dataset', {}))
+    loop = runner.train_loop
+    if isinstance(loop, EpochBasedTrainLoop):
+        steps = f'{loop.max_epochs:,} epochs of {len(loop.dataloader):,} steps'
+    else:
+        steps = f'{loop.max_iters:,} steps'
+    return f'Training on {images}{f" of {folder}" if folder else ""} for {steps}.'
+
+
+def data_folder(dataset: dict) -> str:
+    """Returns the folder, tar file or URL that a dataset's config names; empty if it names none."""
+    prefix = dataset.get('data_prefix', '')
+    return os.path.join(
+        dataset.get('data_root') or '', prefix if isinstance(prefix, str) else ''
+    ).rstrip('/')
+
+
+def check_heads(model: nn.Module) -> None:
+    """Raises ValueError if the number of heads of an attention does not divide its width."""
+    for name, module in model.named_modules():
+        if isinstance(module, MultiheadAttention) and module.embed_dims % module.num_heads:
+            raise ValueError(
+                f'{name} has a width of {module.embed_dims}, which {module.num_heads} heads do '
+                'not divide; choose the '
+                'width or the number of heads (num_heads, decoder_num_heads) so that they do'
+            )
+
+
+def _crop_size(dataset: dict) -> tuple[int, int] | None:
+    """The (H, W) to which the last crop of a dataset's pipeline brings images; None if it cannot be
+    told.
+    """
+    while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    for step in reversed(dataset.get('pipeline') or ()):
+        kind = step.get('type') if isinstance(step, dict) else None
+        size = step.get(_CROPS[kind]) if kind in _CROPS else None
+        # Of a pair, OpenMMLab's crops differ in which number comes first.
+        if isinstance(size, int) or (size is not None and kind.startswith('Load')):
+            return to_pair(size)
+    return None
+
+
+def _check_crops(cfg: Config, model: nn.Module) -> None:
+    backbone = getattr(model, 'backbone', None)
+    size = _crop_size((cfg.get('train_dataloader') or {}).get('dataset', {}))
+    if size is None:
+        return
+    if isinstance(backbone, MAEViT):
+        try:
+            patch_grid(size, backbone.patch_size)
+        except ValueError as error:
+            raise ValueError(
+                f'the crops of train_dataloader do not fit model.backbone: {error}'
+            ) from None
+    expected = getattr(backbone, 'img_size', None)
+    if expected is not None and to_pair(expected) != size:
+        print_log(
+            f'Crops of {size[0]} x {size[1]} pixels are trained with the positions of '
+            'model.backbone.img_size='
+            f'{tuple(to_pair(expected))}, interpolated; set that to {tuple(size)} unless it is '
+            'meant.',
+            'current',
+        )
+
+
+def _check_best(cfg: Config) -> None:
+    """Raises ValueError if the best checkpoint is to be chosen by a metric that no evaluator
+    has.
+    """
+    best = (cfg.get('default_hooks') or {}).get('checkpoint', {}).get('save_best')
+    validation = cfg.get('val_cfg')
+    if not best or best == 'auto' or validation is None:
+        return
+    if validation.get('type') == 'ProbeLoop':
+        prefixes = {'probe'}
+    else:
+        evaluators = cfg.get('val_evaluator') or ()
+        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+        prefixes = {
+            each.get('prefix') or getattr(METRICS.get(each['type']), 'default_prefix', None)
+            for each in evaluators
+        }
+        if None in prefixes or not prefixes:
+            return
+    for key in [best] if isinstance(best, str) else best:
+        if '/' in key and key.split('/')[0] not in prefixes:
+            raise ValueError(
+                f'default_hooks.checkpoint.save_best={key} is computed by no evaluator; names '
+                'begin with '
+                f'{", ".join(sorted(f"{prefix}/" for prefix in prefixes))}'
+            )

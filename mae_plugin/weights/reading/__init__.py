@@ -1,0 +1,1 @@
+"""Reads ``.pth`` files as plain data, without unpickling."""

@@ -1,0 +1,113 @@
+"""What the names in checkpoints stand for: functions that check their arguments and make plain
+values of them.
+
+The names are those in checkpoints of mmengine's Runner, of the MAE authors' training code, timm and
+Hugging Face, as torch and numpy wrote and write them. Parameters become tensors; a HistoryBuffer
+and an ``argparse.Namespace`` become dicts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+import torch
+
+from .arrays import ARRAY_MAKERS
+from .tensors import TENSOR_MAKERS
+from .values import Name, RefusedName, Unfinished, checked_key
+
+_BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def _ordered_dict(items: object = ()) -> OrderedDict:
+    if type(items) not in (tuple, list) or not all(
+        type(item) in (tuple, list) and len(item) == 2 for item in items
+    ):
+        raise ValueError('an OrderedDict in it is not made of pairs')
+    return OrderedDict((checked_key(key), value) for key, value in items)
+
+
+def _default_dict(default: object = None) -> dict:
+    return {}
+
+
+def _counter(counts: object = None) -> Counter:
+    counts = {} if counts is None else counts
+    if type(counts) is not dict or not all(type(count) is int for count in counts.values()):
+        raise ValueError('a Counter in it does not hold integers')
+    return Counter(counts)
+
+
+def _set(items: object = ()) -> set:
+    if type(items) not in (tuple, list):
+        raise ValueError('a set in it is not made from a list')
+    return set(map(checked_key, items))
+
+
+def _bytes(text: object = '', encoding: object = 'latin1') -> bytes:
+    if type(text) is not str or type(encoding) is not str or encoding != 'latin1':
+        raise ValueError('a string of bytes in it is written in an unknown way')
+    return text.encode('latin1')
+
+
+def _complex(real: object, imaginary: object) -> complex:
+    if type(real) is not float or type(imaginary) is not float:
+        raise ValueError('a complex number in it is not made of numbers')
+    return complex(real, imaginary)
+
+
+def _namespace() -> Unfinished:
+    def finish(state: object) -> dict:
+        if type(state) is not dict or not all(type(name) is str for name in state):
+            raise ValueError('the names of arguments in it are not strings')
+        return state
+
+    return Unfinished(finish)
+
+
+def _method(owner: object, name: object) -> Name:
+    """The ``getattr`` by which a HistoryBuffer pickles its statistics; gives a name, as everything
+    here.
+    """
+    if type(owner) is not Name or type(name) is not str:
+        raise RefusedName('builtins.getattr')
+    if owner.path != _BUFFER or name not in _STATISTICS:
+        raise RefusedName(f'{owner.path}.{name}')
+    return Name(f'{_BUFFER}.{name}')
+
+
+def _history_buffer() -> Unfinished:
+    def finish(state: object) -> dict:
+        if type(state) is not dict:
+            raise ValueError('a HistoryBuffer in it has no content')
+        return dict(
+            log_history=state['_log_history'],
+            count_history=state['_count_history'],
+            max_length=state['max_length'],
+        )
+
+    return Unfinished(finish)
+
+
+MAKERS: dict[str, Callable | torch.dtype | None] = {
+    **TENSOR_MAKERS,
+    **ARRAY_MAKERS,
+    'collections.OrderedDict': _ordered_dict,
+    'collections.defaultdict': _default_dict,
+    'collections.Counter': _counter,
+    'builtins.set': _set,
+    'builtins.frozenset': lambda items=(): frozenset(_set(items)),
+    'builtins.bytes': _bytes,
+    'builtins.complex': _complex,
+    '_codecs.encode': _bytes,
+    **dict.fromkeys(f'builtins.{name}' for name in ('dict', 'list', 'int', 'float', 'str')),
+    'argparse.Namespace': _namespace,
+    'builtins.getattr': _method,
+    _BUFFER: _history_buffer,
+    **dict.fromkeys(f'{_BUFFER}.{name}' for name in _STATISTICS),
+}
+"""For each name that a checkpoint may hold, its value, or what makes a value of arguments; None for
+neither.
+"""

@@ -1,0 +1,239 @@
+"""Reads a pickle as data: no class, function or attribute of the process can be reached from it.
+
+The instructions of a pickle are executed on a stack of plain values. A name in it becomes a
+:class:`~.plain_values.Name`, a record that stands for nothing but itself. Where the pickle calls a
+name, a function of a fixed table checks the arguments and makes a plain value of them; any other
+name is refused.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+import torch
+
+from .values import Name, RefusedName, Unfinished, check_plain, checked_key, checked_metadata
+
+Makers = Mapping[str, Callable | torch.dtype | None]
+
+# A checkpoint of ViT-H with its optimizer has less than 100,000.
+_MAX_INSTRUCTIONS = 5_000_000
+
+
+def read_pickle(
+    stream: BinaryIO, makers: Makers, load_storage: Callable[[tuple], object] | None = None
+) -> object:
+    """Reads one pickle and leaves ``stream`` behind it.
+
+    Args:
+        stream: file, or what has the same ``read``, ``readline`` and ``tell``.
+        makers: for each name that is allowed, the function that makes a plain value from the
+            arguments given to it, or the dtype that it means; None if it is nothing but an
+            argument.
+        load_storage: gives the value of a persistent id.
+
+    Returns:
+        Strings, numbers, None, lists, tuples, sets, dicts, tensors, arrays and what else ``makers``
+        return.
+
+    Raises:
+        RefusedName: for a name outside of ``makers``.
+        Exception: of any type, for a pickle that is damaged or does anything else than make data.
+    """
+    value = _Machine(makers, load_storage).run(stream)
+    check_plain(value)
+    return value
+
+
+class _Machine:
+    """The stack, the marks on it and the memo."""
+
+    def __init__(self, makers: Makers, load_storage: Callable[[tuple], object] | None) -> None:
+        self.makers = makers
+        self.load_storage = load_storage
+        self.stack: list[object] = []
+        self.below_marks: list[list[object]] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self, stream: BinaryIO) -> object:
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if number > _MAX_INSTRUCTIONS:
+                raise ValueError('it has too many parts')
+            if opcode.name in _DATA:
+                self.stack.append(argument)
+            elif opcode.name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[opcode.name])
+            elif opcode.name in _INSTRUCTIONS:
+                _INSTRUCTIONS[opcode.name](self, argument)
+            elif opcode.name not in ('PROTO', 'FRAME', 'STOP'):
+                raise ValueError(f'no checkpoint needs the instruction {opcode.name}')
+        if len(self.stack) != 1 or self.below_marks:
+            raise ValueError('parts of it are left over')
+        return self.stack[0]
+
+    def pop_to_mark(self) -> list[object]:
+        items, self.stack = self.stack, self.below_marks.pop()
+        return items
+
+    def mark(self, _: object) -> None:
+        self.below_marks.append(self.stack)
+        self.stack = []
+
+    def put(self, place: int) -> None:
+        self.memo[place] = value = self.stack[-1]
+        if type(value) is Unfinished:
+            value.places.append(place)
+
+    def memoize(self, _: object) -> None:
+        self.put(len(self.memo))
+
+    def get(self, place: int) -> None:
+        self.stack.append(self.memo[place])
+
+    def empty_list(self, _: object) -> None:
+        self.stack.append([])
+
+    def empty_dict(self, _: object) -> None:
+        self.stack.append({})
+
+    def empty_set(self, _: object) -> None:
+        self.stack.append(set())
+
+    def frozen_set(self, _: object) -> None:
+        members = frozenset(map(checked_key, self.pop_to_mark()))
+        self.stack.append(members)
+
+    def tuple_to_mark(self, _: object) -> None:
+        items = tuple(self.pop_to_mark())
+        self.stack.append(items)
+
+    def tuple_of(self, length: int) -> None:
+        items = [self.stack.pop() for _ in range(length)]
+        self.stack.append(tuple(reversed(items)))
+
+    def append(self, _: object) -> None:
+        item = self.stack.pop()
+        self.target(list).append(item)
+
+    def append_to_mark(self, _: object) -> None:
+        items = self.pop_to_mark()
+        self.target(list).extend(items)
+
+    def add_to_mark(self, _: object) -> None:
+        items = self.pop_to_mark()
+        self.target(set).update(map(checked_key, items))
+
+    def set_item(self, _: object) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.target(dict, OrderedDict)[checked_key(key)] = value
+
+    def set_to_mark(self, _: object) -> None:
+        items = self.pop_to_mark()
+        target = self.target(dict, OrderedDict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[checked_key(key)] = value
+
+    def target(self, *kinds: type) -> object:
+        if type(self.stack[-1]) not in kinds:
+            raise ValueError(
+                f'it adds to a {type(self.stack[-1]).__name__} as if that were a '
+                f'{kinds[0].__name__}'
+            )
+        return self.stack[-1]
+
+    def name(self, argument: str) -> None:
+        module, _, name = argument.partition(' ')
+        self.push_name(module, name)
+
+    def name_from_stack(self, _: object) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.push_name(module, name)
+
+    def push_name(self, module: object, name: object) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise ValueError('a name in it is not a string')
+        path = f'{_TODAY.get(module, module)}.{name}'
+        if path not in self.makers:
+            raise RefusedName(path)
+        value = self.makers[path]
+        self.stack.append(value if type(value) is torch.dtype else Name(path))
+
+    def call(self, _: object) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(function) is not Name or type(arguments) is not tuple:
+            raise ValueError('it calls something that is not a name')
+        make = self.makers[function.path]
+        if make is None:
+            raise RefusedName(function.path)
+        try:
+            self.stack.append(make(*arguments))
+        except TypeError:
+            raise ValueError(
+                f'{function.path} is given other arguments than in checkpoints'
+            ) from None
+
+    def build(self, _: object) -> None:
+        state, value = self.stack.pop(), self.stack.pop()
+        if type(value) is OrderedDict:
+            value._metadata = checked_metadata(state)
+        elif type(value) is Unfinished:
+            finished = value.finish(state)
+            for place in value.places:
+                if self.memo[place] is value:
+                    self.memo[place] = finished
+            value = finished
+        else:
+            raise ValueError(f'it sets attributes of a {type(value).__name__}')
+        self.stack.append(value)
+
+    def persistent(self, _: object) -> None:
+        if self.load_storage is None:
+            raise ValueError('it refers to tensors where there are none')
+        self.stack.append(self.load_storage(self.stack.pop()))
+
+
+# What genops has decoded already.
+_DATA = {
+    *(
+        'BININT',
+        'BININT1',
+        'BININT2',
+        'LONG1',
+        'BINFLOAT',
+        'BINUNICODE',
+        'SHORT_BINUNICODE',
+        'BINUNICODE8',
+    ),
+    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'SHORT_BINSTRING', 'BINSTRING'),
+}
+_CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
+_INSTRUCTIONS: dict[str, Callable[[_Machine, object], None]] = {
+    'MARK': _Machine.mark,
+    **dict.fromkeys(('BINPUT', 'LONG_BINPUT'), _Machine.put),
+    **dict.fromkeys(('BINGET', 'LONG_BINGET'), _Machine.get),
+    'MEMOIZE': _Machine.memoize,
+    'BYTEARRAY8': lambda machine, content: machine.stack.append(bytes(content)),
+    'EMPTY_LIST': _Machine.empty_list,
+    'EMPTY_DICT': _Machine.empty_dict,
+    'EMPTY_SET': _Machine.empty_set,
+    'FROZENSET': _Machine.frozen_set,
+    'TUPLE': _Machine.tuple_to_mark,
+    'TUPLE1': lambda machine, _: machine.tuple_of(1),
+    'TUPLE2': lambda machine, _: machine.tuple_of(2),
+    'TUPLE3': lambda machine, _: machine.tuple_of(3),
+    'APPEND': _Machine.append,
+    'APPENDS': _Machine.append_to_mark,
+    'ADDITEMS': _Machine.add_to_mark,
+    'SETITEM': _Machine.set_item,
+    'SETITEMS': _Machine.set_to_mark,
+    'GLOBAL': _Machine.name,
+    'STACK_GLOBAL': _Machine.name_from_stack,
+    **dict.fromkeys(('REDUCE', 'NEWOBJ'), _Machine.call),
+    'BUILD': _Machine.build,
+    'BINPERSID': _Machine.persistent,
+}
+# Modules as Python 2 called them, which protocols up to 2 still do.
+_TODAY = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}

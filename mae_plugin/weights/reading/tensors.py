@@ -1,0 +1,189 @@
+"""Makes tensors of what a pickle says of them, within the bytes that the file has for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .values import Name
+
+# A tensor's number of elements and each position in it have to fit into 64 bits.
+_MAX_EXTENT = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The bytes of one or more tensors.
+
+    Attributes:
+        content: (bytes,), uint8.
+        dtype: of the elements; uint8 for a storage of no type.
+        limit: bytes that a tensor on it may have; with strides of 0 it can have more than the
+            storage.
+    """
+
+    content: Tensor
+    dtype: torch.dtype
+    limit: int
+
+
+def _tensor(
+    storage: Storage, offset: int, size: tuple, stride: tuple, dtype: torch.dtype | None = None
+) -> Tensor:
+    if type(storage) is not Storage:
+        raise ValueError('a tensor in it has no storage')
+    dtype = dtype or storage.dtype
+    elements, rest = divmod(storage.content.numel(), dtype.itemsize)
+    last = _last_index(size, stride, offset)
+    if rest or last >= elements:
+        raise ValueError('a tensor in it reaches beyond its storage')
+    if math.prod(size) * dtype.itemsize > storage.limit:
+        raise ValueError('a tensor in it has more elements than the file has bytes')
+    return storage.content.view(dtype).as_strided(size, stride, offset)
+
+
+def _last_index(size: tuple, stride: tuple, offset: int = 0) -> int:
+    """The last position in its storage of a tensor, -1 for an empty tensor."""
+    if (
+        type(size) not in (tuple, torch.Size)
+        or type(stride) is not tuple
+        or len(size) != len(stride)
+    ):
+        raise ValueError('the shape of a tensor in it is not a tuple')
+    if len(size) > 32 or not all(
+        type(number) is int and 0 <= number < _MAX_EXTENT for number in (*size, *stride, offset)
+    ):
+        raise ValueError('the shape of a tensor in it is impossible')
+    last = offset + sum(
+        max(length - 1, 0) * step for length, step in zip(size, stride, strict=True)
+    )
+    if last >= _MAX_EXTENT or math.prod(max(length, 1) for length in size) >= _MAX_EXTENT:
+        raise ValueError('the shape of a tensor in it is impossible')
+    return last if 0 not in size else -1
+
+
+def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> Tensor:
+    if hooks or metadata:
+        raise ValueError('a tensor in it has hooks, or is a conjugate or negative view')
+    return _tensor(storage, offset, size, stride)
+
+
+def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
+    if hooks or metadata:
+        raise ValueError('a tensor in it has hooks, or is a conjugate or negative view')
+    # Bytes are read as truth values only where the storage says so, since other bytes than 0 and 1
+    # make no bool.
+    if type(dtype) is not torch.dtype or dtype is torch.bool:
+        raise ValueError('the data type of a tensor in it is not known')
+    return _tensor(storage, offset, size, stride, dtype)
+
+
+def _meta_tensor(dtype, size, stride, requires_grad) -> Tensor:
+    _last_index(size, stride)
+    if type(dtype) is not torch.dtype:
+        raise ValueError('the data type of a tensor in it is not known')
+    return torch.empty_strided(size, stride, dtype=dtype, device='meta')
+
+
+def _parameter(data, requires_grad, hooks, state=None) -> Tensor:
+    if type(data) is not Tensor or hooks:
+        raise ValueError('a parameter in it is not a tensor, or has hooks')
+    return data
+
+
+def _tensor_with_attributes(function, kind, arguments, state) -> Tensor:
+    """A tensor or parameter that somebody has given attributes, which are left out."""
+    if not (
+        type(function) is type(kind) is Name
+        and function.path in _TENSORS
+        and kind.path in _TENSOR_TYPES
+    ):
+        raise ValueError('a tensor in it is of a type of its own')
+    return _TENSORS[function.path](*arguments)
+
+
+def _refuses(what: str) -> Callable:
+    def refuse(*_: object) -> None:
+        raise ValueError(f'it holds a {what} tensor, where dense ones belong')
+
+    return refuse
+
+
+_TENSORS = {
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor_v2,
+    'torch._utils._rebuild_tensor_v3': _tensor_v3,
+    'torch._utils._rebuild_meta_tensor_no_storage': _meta_tensor,
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch._utils._rebuild_parameter_with_state': _parameter,
+}
+_TENSOR_TYPES = (
+    'torch.Tensor',
+    'torch._tensor.Tensor',
+    'torch.nn.parameter.Parameter',
+    'torch.nn.parameter.Buffer',
+)
+_REFUSED = {
+    'torch._utils._rebuild_sparse_tensor': 'sparse',
+    'torch._utils._rebuild_sparse_csr_tensor': 'sparse',
+    'torch._utils._rebuild_qtensor': 'quantized',
+    'torch._utils._rebuild_nested_tensor': 'nested',
+}
+
+
+_DTYPES = {
+    f'torch.{name}': getattr(torch, name)
+    for name in (
+        *('float64', 'float32', 'float16', 'bfloat16', 'complex128', 'complex64', 'bool'),
+        *('int64', 'int32', 'int16', 'int8', 'uint8', 'uint16', 'uint32', 'uint64'),
+        *('float8_e4m3fn', 'float8_e4m3fnuz', 'float8_e5m2', 'float8_e5m2fnuz', 'float8_e8m0fnu'),
+    )
+    if hasattr(torch, name)
+}
+STORAGES = {
+    f'torch.{package}{name}Storage': dtype
+    for package in ('', 'cuda.')
+    for name, dtype in dict(
+        Double=torch.float64,
+        Float=torch.float32,
+        Half=torch.float16,
+        BFloat16=torch.bfloat16,
+        Long=torch.int64,
+        Int=torch.int32,
+        Short=torch.int16,
+        Char=torch.int8,
+        Byte=torch.uint8,
+        Bool=torch.bool,
+        ComplexDouble=torch.complex128,
+        ComplexFloat=torch.complex64,
+    ).items()
+} | {'torch.storage.UntypedStorage': torch.uint8}
+"""The types of storages by their names in a pickle."""
+
+
+def _size(lengths: object) -> torch.Size:
+    if type(lengths) not in (tuple, list) or not all(type(length) is int for length in lengths):
+        raise ValueError('a shape in it is not made of integers')
+    return torch.Size(lengths)
+
+
+def _device(kind: object, index: object = None) -> torch.device:
+    if type(kind) is not str or type(index) not in (int, type(None)):
+        raise ValueError('a device in it is not a string')
+    return torch.device(kind) if index is None else torch.device(kind, index)
+
+
+TENSOR_MAKERS: dict[str, Callable | torch.dtype | None] = {
+    **_TENSORS,
+    'torch._tensor._rebuild_from_type_v2': _tensor_with_attributes,
+    **{path: _refuses(kind) for path, kind in _REFUSED.items()},
+    **dict.fromkeys((*_TENSOR_TYPES, *STORAGES)),
+    **_DTYPES,
+    'torch.Size': _size,
+    'torch.device': _device,
+}
+"""What torch's names stand for, as for :data:`.makers.MAKERS`."""

@@ -1,0 +1,308 @@
+"""Files that are none, names that are no text, too many open files, and the share of images that
+may be skipped.
+"""
+
+import errno
+import json
+import os
+import resource
+import runpy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mae_plugin import apis
+from mae_plugin.analysis.features import save_features
+from mae_plugin.apis import launch
+from mae_plugin.data import IndexedImages, LoadCenterCrop
+from mae_plugin.data import skipped_images as faults_module
+from mae_plugin.data.collate import CheckedCollate
+from mae_plugin.data.skipped_images import SkippedImages, exceeds_share
+from mae_plugin.data.sources import open_files as files_module
+from mae_plugin.data.sources.open_files import OpenFiles, read_file
+from mae_plugin.engine.loops.sampler import ResumableSampler, SeededDataset
+from mae_plugin.engine.loops.train import _with_addresses
+from mae_plugin.utils.printable import printable
+from mmpretrain.structures import DataSample
+
+from ..conftest import ROOT, write_jpegs
+from .test_crop import log  # noqa: F401  (a fixture)
+from .test_indexed_images import names, pack
+
+TRAIN = [dict(type='LoadRandomCrop', scale=16)]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    """The opening of a FIFO waited for ever for a writer."""
+    os.mkfifo(tmp_path / 'x.jpg')
+    (tmp_path / 'terminal.jpg').symlink_to('/dev/tty')
+    (tmp_path / 'zeros.jpg').symlink_to('/dev/zero')
+    for name in ('x.jpg', 'zeros.jpg'):
+        with pytest.raises(ValueError, match='not a regular file'):
+            read_file(str(tmp_path / name))
+        with pytest.raises(
+            ValueError, match=f'{name} cannot be read as an image: it is not a regular file'
+        ):
+            LoadCenterCrop(16).transform(dict(img_path=str(tmp_path / name)))
+    with pytest.raises((ValueError, OSError)):
+        read_file(str(tmp_path / 'terminal.jpg'))
+    with pytest.raises(IsADirectoryError):
+        read_file(str(tmp_path))
+    with pytest.raises(ValueError, match='neither a folder nor a regular file'):
+        IndexedImages(str(tmp_path / 'x.jpg'), index_dir=str(tmp_path))
+
+
+def test_names_that_are_not_utf8(tmp_path, log):  # noqa: F811
+    """Skipping a broken image of such a name ended training; each report takes it now."""
+    root = tmp_path / 'in'
+    write_jpegs(root, 12)
+    bad = os.fsencode(root) + b'/caf\xe9.jpg'
+    with open(bad, 'wb') as file:
+        file.write(b'no image')
+    dataset = IndexedImages(str(root), index_dir=str(tmp_path), pipeline=TRAIN)
+    assert len(dataset) == 13 and all(dataset[i]['img'].shape == (16, 16, 3) for i in range(13))
+    said = [line for line in log if line.startswith('Skipped')]
+    assert len(said) == 1 and f'{root}/caf\\xe9.jpg: ' in said[0]
+    said[0].encode()
+    files = names(dataset)
+    for ending in ('npz', 'parquet'):
+        if ending == 'parquet':
+            pytest.importorskip('pyarrow')
+        save_features(tmp_path / f'features.{ending}', np.zeros((13, 2), np.float32), files)
+    assert np.load(tmp_path / 'features.npz')['files'][-1] == f'{root}/caf\\xe9.jpg'
+
+
+def test_printable():
+    assert printable('Ünï/日本.jpg') == 'Ünï/日本.jpg'
+    assert printable(os.fsdecode(b'caf\xe9/\xc3\xbc.jpg')) == 'caf\\xe9/ü.jpg'
+    assert printable('lone \ud800') == 'lone \\ud800'
+
+
+def run_here(monkeypatch, tool: str, *arguments: object) -> None:
+    """Runs a tool in this process."""
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+    runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+
+
+def test_names_that_look_like_markup(tmp_path, monkeypatch, capsys):
+    """b]c.jpg in a folder a[ ended prepare in rich's MarkupError, after the work was done."""
+    root = tmp_path / 'in' / 'a['
+    write_jpegs(root, 1)
+    (root / 'b]c.jpg').write_bytes(b'no image')
+    (root / '[').mkdir()
+    (root / '[' / 'red]x:smile:.jpg').write_bytes(b'no image')
+    with open(os.fsencode(root) + b'/caf\xe9.jpg', 'wb') as file:
+        file.write(b'no image')
+    run_here(monkeypatch, 'prepare_dataset.py', tmp_path, tmp_path / 'out[/x]', '--workers', '1')
+    said = capsys.readouterr().out
+    for name in ('in/a[/b]c.jpg', 'in/a[/[/red]x:smile:.jpg', 'in/a[/caf\\xe9.jpg'):
+        assert f'left out {name}: ' in said
+    assert '1 images' in said and f'3 left out: {tmp_path}/out[/x]/manifest.json' in said
+    manifest = json.loads((tmp_path / 'out[/x]' / 'manifest.json').read_text())
+    assert os.fsencode(manifest['skipped'][2]['name']) == b'in/a[/caf\xe9.jpg'
+
+
+def test_names_that_look_like_markup_in_reconstruct(tmp_path, monkeypatch, capsys):
+    """It ended in rich's MarkupError after the figures had been drawn."""
+    paths = ['a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\udce9.jpg']
+    results = [SimpleNamespace(path=path, mask=torch.ones(1), loss=1.0) for path in paths]
+    fakes = dict(
+        ReconstructionInferencer=lambda *_, **__: lambda *_, **__: results,
+        draw_grid=None,
+        save_figure=None,
+    )
+    for name, fake in fakes.items():
+        monkeypatch.setattr(apis, name, fake or (lambda *_: None))
+    monkeypatch.setattr(launch, 'read_model_arguments', lambda args: ('name', False, paths))
+    run_here(monkeypatch, 'reconstruct.py', 'name', 'None', 'x.jpg', '--out', tmp_path)
+    said = capsys.readouterr().out
+    assert all(name in said for name in ('a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\\xe9.jpg'))
+
+
+def test_more_tar_files_than_descriptors(tmp_path):
+    """The last of 1,100 were lost as broken images."""
+    write_jpegs(tmp_path / 'in', 1)
+    shards = tmp_path / 'shards'
+    shards.mkdir()
+    content = pack(tmp_path / 'in', tmp_path / 'a.tar').read_bytes()
+    for i in range(150):
+        (shards / f'{i:03d}.tar').write_bytes(content)
+    dataset = IndexedImages(str(shards), index_dir=str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir('/proc/self/fd')))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 100, hard))
+    try:
+        infos = [dataset.get_data_info(i) for i in range(150)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    image = (tmp_path / 'in' / '000.jpg').read_bytes()
+    assert all(info.get('img_bytes') == image for info in infos)
+
+
+def test_open_files_are_bounded(tmp_path):
+    """The ones used last stay open; a forked process has its own."""
+    for i in range(5):
+        (tmp_path / str(i)).write_bytes(f'file {i}'.encode())
+    files = OpenFiles(limit=3)
+    assert [files.read(str(tmp_path / str(i)), 5, 1) for i in range(5)] == [
+        b'0',
+        b'1',
+        b'2',
+        b'3',
+        b'4',
+    ]
+    assert list(files._opened) == [str(tmp_path / str(i)) for i in (2, 3, 4)]
+    files.read(str(tmp_path / '2'), 0, 1)
+    child = os.fork()
+    if child == 0:
+        right = [files.read(str(tmp_path / str(i)), 5, 1) for i in range(5)] == [
+            b'0',
+            b'1',
+            b'2',
+            b'3',
+            b'4',
+        ]
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert files.read(str(tmp_path / '0'), 5, 1) == b'0' and len(files) == 3
+    assert list(files._opened) == [str(tmp_path / str(i)) for i in (4, 2, 0)]
+    descriptors = list(files._opened.values())
+    del files
+    for descriptor in descriptors:
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_no_descriptor_is_no_broken_image(tmp_path, monkeypatch, packed):
+    write_jpegs(tmp_path / 'in', 2)
+    source = pack(tmp_path / 'in', tmp_path / 'a.tar') if packed else tmp_path / 'in'
+    dataset = IndexedImages(str(source), index_dir=str(tmp_path), pipeline=TRAIN)
+
+    def refuse(path, flags):
+        raise OSError(errno.EMFILE, 'Too many open files', path)
+
+    monkeypatch.setattr(files_module, '_open', refuse)
+    with pytest.raises(
+        RuntimeError, match=r'because too many files are open; raise the limit \(ulimit -n\)'
+    ):
+        dataset[0]
+    assert dataset.pipeline.transforms[0].skipped.skipped == 0
+
+
+def ended(share: float, images: int, seed: int) -> int | None:
+    """After how many images of a run with this share of broken ones it ends, None if it does
+    not.
+    """
+    skipped = SkippedImages(0.1)
+    broken = torch.rand(images, generator=torch.Generator().manual_seed(seed)) < share
+    for number, is_broken in enumerate(broken.tolist()):
+        skipped.count()
+        if is_broken:
+            try:
+                skipped.skip('x.jpg', ValueError('broken'))
+            except RuntimeError:
+                return number + 1
+    return None
+
+
+@pytest.mark.parametrize('share', [0.05, 0.07, 0.08, 0.09])
+def test_a_share_that_is_allowed_never_ends_a_run(share):
+    """With 5 / 7 / 8 / 9 % of broken images 5 / 26 / 45 / 69 of 100 runs ended, by chance."""
+    assert [ended(share, 1000, seed) for seed in range(100)] == [None] * 100
+
+
+@pytest.mark.parametrize(('share', 'within'), [(0.2, 2000), (0.5, 150)])
+def test_a_share_that_is_too_large_ends_every_run(share, within):
+    assert all(ended(share, within, seed) for seed in range(100))
+
+
+class Fails(torch.utils.data.Dataset):
+    """Images of which a share is broken; another one takes the place of each that is, as in
+    mmengine's datasets.
+    """
+
+    def __init__(self, share: float, number: int, seed: int) -> None:
+        self.broken = (
+            torch.rand(number, generator=torch.Generator().manual_seed(seed)) < share
+        ).tolist()
+        self.skipped = SkippedImages(0.1)
+        self.wanted = []
+
+    def __len__(self) -> int:
+        return len(self.broken)
+
+    def __getitem__(self, index: int) -> int:
+        self.wanted.append(index)
+        self.skipped.count()
+        while self.broken[index]:
+            self.skipped.skip(f'{index}.jpg', ValueError('broken'))
+            index = np.random.randint(len(self))
+            self.skipped.count()
+        return index
+
+
+def ended_with_repeats(
+    share: float, seed: int, monkeypatch: pytest.MonkeyPatch, repeats: int = 32
+) -> bool:
+    """Whether a run of 6,400 crops, 32 of each image in a row, ends because of broken images."""
+    monkeypatch.setattr(faults_module, 'print_log', lambda *args, **kwargs: None)
+    inner = Fails(share, 6400, seed)
+    dataset = SeededDataset(inner)
+    try:
+        for address in ResumableSampler(dataset, seed, repeats=repeats):
+            dataset[address]
+    except RuntimeError:
+        return True
+    assert len(inner.wanted) == 6400 and len(set(inner.wanted)) == 6400 // repeats
+    # Images are counted, not crops: those wanted, and those that took the place of broken ones.
+    assert inner.skipped.asked == 6400 // repeats + inner.skipped.skipped
+    return False
+
+
+def test_crops_of_one_broken_image_count_as_one(monkeypatch):
+    """Broken images came in runs as long as ``repeats``, and ended runs in which fewer were broken
+    than allowed.
+    """
+    assert not any(ended_with_repeats(0.09, seed, monkeypatch) for seed in (4, 7, 8))
+    assert ended_with_repeats(0.5, 0, monkeypatch)
+
+
+def test_the_limits_of_shares():
+    assert exceeds_share(1, 1000, 0.0) and not exceeds_share(0, 1000, 0.0)
+    assert not exceeds_share(1000, 1000, 1.0)
+    assert not exceeds_share(100_000, 1_000_000, 0.1) and exceeds_share(102_000, 1_000_000, 0.1)
+
+
+def sample(path: str, *shape: int, dtype: torch.dtype = torch.uint8) -> dict:
+    return dict(
+        inputs=torch.zeros(shape, dtype=dtype),
+        data_samples=DataSample(metainfo=dict(img_path=path)),
+    )
+
+
+@pytest.mark.parametrize('kind', ['default_collate', 'pseudo_collate'])
+def test_images_that_do_not_go_together(kind):
+    """torch said only that it cannot stack them."""
+    collate = CheckedCollate(dict(type=kind))
+    assert len(collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8)])['inputs']) == 2
+    with pytest.raises(
+        ValueError, match=r'a\.tif has the shape \(3, 8, 8\) .*, c\.tif has the shape \(4, 8, 8\)'
+    ):
+        collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8), sample('c.tif', 4, 8, 8)])
+    with pytest.raises(
+        ValueError, match=r'a\.tif .* and torch\.uint8, b\.tif .* and torch\.float32'
+    ):
+        collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8, dtype=torch.float32)])
+    # The loops for training check whatever collate function their config names.
+    config = dict(dataset=dict(), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=kind))
+    built = _with_addresses(config, 0, False, SimpleNamespace(accumulate=1, total=1))['collate_fn']
+    assert isinstance(built, CheckedCollate) and built.collate.func is collate.collate.func
+    if kind == 'default_collate':
+        with pytest.raises(
+            ValueError,
+            match=r'a\.tif has the shape \(3, 8, 8\) .*, b\.tif has the shape \(3, 9, 8\)',
+        ):
+            collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 9, 8)])

@@ -1,0 +1,100 @@
+"""Files that several processes write and read at once, and what killed processes leave behind."""
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from mae_plugin.utils.atomic_files import unfinished, write_atomically
+
+from ..processes import FORK, holding
+
+
+def run_all(*functions) -> list[int]:
+    """Runs functions in processes of their own; returns their exit codes."""
+    processes = [FORK.Process(target=function) for function in functions]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def test_readers_never_see_a_torn_file(tmp_path):
+    """Of one temporary name, writers renamed what others were writing, and half of the writes
+    failed.
+    """
+    path = tmp_path / 'epoch_1.pth'
+    # Long enough that a write takes several system calls.
+    versions = [bytes([number]) * (3_000_000 + 100_000 * number) for number in range(3)]
+    write_atomically(path, versions[0])
+
+    def write(number: int) -> None:
+        for _ in range(15):
+            write_atomically(path, versions[number])
+
+    def read() -> None:
+        for _ in range(60):
+            assert path.read_bytes() in versions
+
+    assert run_all(*(lambda n=n: write(n) for n in range(3)), read, read) == [0] * 5
+    assert path.read_bytes() in versions and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is in the middle of writing ``epoch_1.pth``, and its temporary file."""
+
+    @contextmanager
+    def write() -> Iterator[None]:
+        with unfinished(tmp_path / 'epoch_1.pth') as part:
+            part.write_bytes(b'half')
+            yield
+
+    with holding(write) as process:
+        (part,) = tmp_path.glob('*.part')
+        yield process, part
+
+
+def test_what_a_killed_process_left_is_removed(writer, tmp_path):
+    """By the next write of any file there; the temporary file of a process that lives stays."""
+    process, part = writer
+    write_atomically(tmp_path / 'epoch_2.pth', b'whole')
+    assert part.read_bytes() == b'half'
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert part.exists()
+    write_atomically(tmp_path / 'epoch_3.pth', b'whole')
+    assert sorted(os.listdir(tmp_path)) == ['epoch_2.pth', 'epoch_3.pth']
+
+
+def test_files_that_look_alike_stay(tmp_path):
+    for name in ('a.part', 'a.0123abc.part', 'part', 'a.0123abcd.part.pth'):
+        (tmp_path / name).write_bytes(b'mine')
+    write_atomically(tmp_path / 'a', b'whole')
+    assert len(os.listdir(tmp_path)) == 5
+
+
+def test_without_locks(writer, tmp_path, monkeypatch):
+    """On a file system without locks a file is written all the same, and nobody's temporary file is
+    removed.
+    """
+
+    def without_locks(*_) -> None:
+        raise OSError(38, 'Function not implemented')
+
+    monkeypatch.setattr(fcntl, 'flock', without_locks)
+    write_atomically(tmp_path / 'epoch_2.pth', b'whole')
+    assert (tmp_path / 'epoch_2.pth').read_bytes() == b'whole' and writer[1].exists()
+
+
+def test_a_long_name(tmp_path):
+    """The temporary name is no longer than a file system allows."""
+    path = tmp_path / ('é' * 120 + '.pth')
+    write_atomically(path, b'whole')
+    assert path.read_bytes() == b'whole'
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
