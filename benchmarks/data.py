@@ -25,6 +25,7 @@ import torch
 from mae_plugin.data.decoding.decode import EncodedImage
 from mae_plugin.data.prepare import Plan, prepare
 from mae_plugin.data.sources.folder import scan_folder
+from mae_plugin.utils._compat.torch import kill_loader_workers
 from mmengine.dataset import default_collate
 from mmpretrain.registry import DATASETS
 from PIL import Image, ImageOps
@@ -207,9 +208,7 @@ def time_loaders(
             for _ in range(20):
                 next(batches)
             rates[name].append(20 * batch / (time.perf_counter() - begin))
-            for worker in batches._workers:
-                worker.terminate()
-            batches._shutdown = True
+            kill_loader_workers(batches)
             _ENDED.append(batches)
     return rates
 

@@ -22,6 +22,7 @@ import torch
 from mae_plugin.data import IndexedImages
 from mae_plugin.data.sources.index import Names
 from mae_plugin.engine.loops.sampler import ResumableSampler, SeededDataset
+from mae_plugin.utils._compat.torch import kill_loader_workers, loader_workers
 from mmengine.dataset import pseudo_collate
 from mmpretrain.datasets import CustomDataset
 from rich.console import Console
@@ -91,10 +92,8 @@ def memory_of_workers(root: Path, folder: Path, workers: int, batches: int) -> l
     running = iter(loader)
     for _ in track(range(batches), description=f'{workers} workers', console=LOG):
         next(running)
-    found = [dict(_memory(worker.pid)) for worker in running._workers]
-    for worker in running._workers:
-        worker.terminate()
-    running._shutdown = True
+    found = [dict(_memory(worker.pid)) for worker in loader_workers(running)]
+    kill_loader_workers(running)
     return found
 
 

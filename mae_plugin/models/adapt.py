@@ -14,6 +14,8 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from ..utils._compat.torch import get_metadata
+
 # Resized to the model's grid when they are loaded.
 _RESIZED = ('pos_embed', 'decoder_pos_embed')
 
@@ -235,7 +237,8 @@ def stored_grid(state_dict: Mapping[str, Tensor], prefix: str) -> tuple[int, int
     """The grid that :func:`remember_grid` noted for the module under ``prefix``, which ends with a
     dot; or None.
     """
-    grid = getattr(state_dict, '_metadata', {}).get(prefix[:-1], {}).get('grid')
+    notes = get_metadata(state_dict) or {}
+    grid = notes.get(prefix[:-1], {}).get('grid')
     is_grid = (
         isinstance(grid, tuple | list)
         and len(grid) == 2

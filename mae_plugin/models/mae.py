@@ -13,8 +13,8 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
+from ..utils._compat.torch import CompileError
 from .adapt import check_fit
 from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
@@ -194,7 +194,7 @@ class MAE(BaseSelfSupervisor):
         if self._compiled is not None:
             try:
                 return self._compiled(inputs, masking, counts)
-            except TorchDynamoException as error:
+            except CompileError as error:
                 reason = str(error).strip().splitlines()[0]
                 print_log(
                     f'torch.compile does not work here ({reason}); going on without it.',

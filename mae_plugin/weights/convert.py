@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..utils._compat.torch import set_metadata
 from .architecture import grid_of, heads_of, heed_config, sizes_of, stored_settings
 from .check_finite import check_finite
 from .file_formats import staged, weights_of, write_hf_folder, write_weights
@@ -141,9 +142,8 @@ def _with_grid(
     """
     noted = OrderedDict(weights)
     if grid is not None:
-        noted._metadata = OrderedDict(
-            {name: dict(version=1, grid=tuple(grid)) for name in ('', 'backbone', 'neck')}
-        )
+        notes = dict(version=1, grid=tuple(grid))
+        set_metadata(noted, OrderedDict((name, notes) for name in ('', 'backbone', 'neck')))
     return noted
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..utils._compat.torch import set_metadata
 from ..utils.atomic_files import check_folder
 
 HF_CONFIG = 'config.json'
@@ -48,7 +49,7 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
         config = root / 'config.json'
         settings = _read_json(config) if config.is_file() else {}
         # mmengine hands on the weights alone, with this attribute.
-        state_dict._metadata = {HF_CONFIG: settings}
+        set_metadata(state_dict, {HF_CONFIG: settings})
         return dict(state_dict=state_dict, config=settings)
     raise FileNotFoundError(f'the folder {folder} holds neither {" nor ".join(_WEIGHTS)}')
 

@@ -18,6 +18,8 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor
 
+from ..utils._compat.torch import copy_metadata
+
 _BUFFER_KEYS = {'log_history', 'count_history', 'max_length'}
 
 
@@ -57,8 +59,7 @@ def to_plain(value: object, path: str = 'checkpoint') -> object:
         if not isinstance(value, OrderedDict):
             return items
         plain = OrderedDict(items)
-        if hasattr(value, '_metadata'):
-            plain._metadata = value._metadata
+        copy_metadata(value, plain)
         return plain
     for kind in (list, tuple):
         if isinstance(value, kind):

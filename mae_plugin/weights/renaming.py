@@ -18,6 +18,7 @@ from mmpretrain.models import VisionTransformer
 from torch import nn
 
 from ..models.adapt import check_numbers
+from ..utils._compat.torch import get_metadata
 from .architecture import heed_config
 from .file_formats import HF_CONFIG, weights_of
 from .layouts import detect, to_mmpretrain
@@ -53,7 +54,8 @@ def with_mmpretrain_names(checkpoint: Mapping) -> Mapping:
     content = detect(weights) if weights else None
     if content is None or content.layout == 'mmpretrain':
         return checkpoint
-    heed_config(dict(config=getattr(weights, '_metadata', {}).get(HF_CONFIG)))
+    notes = get_metadata(weights) or {}
+    heed_config(dict(config=notes.get(HF_CONFIG)))
     print_log(f"The weights are in {content}; they are loaded under mmpretrain's names.", 'current')
     return to_mmpretrain(weights)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ...models import MAEViT
 from ...models.adapt import check_complete, check_fit, fit_encoder, stored_grid
+from ...utils._compat.torch import copy_metadata, run_load_hook_first
 from ...weights.renaming import has_mmpretrain_names, renamed_for, with_mmpretrain_names
 from ..resume.find import what_is_missing
 
@@ -88,13 +89,12 @@ def _fit_when_loaded(encoder: VisionTransformer, grid: tuple[int, int] | None) -
     handle = encoder.register_load_state_dict_pre_hook(fit)
     # mmpretrain's own, which takes every grid for a square, comes after it and finds nothing left
     # to do.
-    encoder._load_state_dict_pre_hooks.move_to_end(handle.id, last=False)
+    run_load_hook_first(encoder, handle)
 
 
 def _weights(checkpoint: dict) -> dict:
     """The weights in a checkpoint, as mmengine takes them."""
     weights = checkpoint.get('state_dict', checkpoint)
     named = type(weights)((re.sub('^module.', '', key), value) for key, value in weights.items())
-    if hasattr(weights, '_metadata'):
-        named._metadata = weights._metadata
+    copy_metadata(weights, named)
     return named

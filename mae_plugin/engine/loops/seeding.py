@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ...utils._compat.torch import can_use_cuda
+
 
 def seed_at(*address: int | str) -> int:
     """The 64-bit seed that belongs to an address such as ``('sample', seed, epoch, index)``."""
@@ -23,7 +25,7 @@ def seed_generators(seed: int) -> None:
     # Not torch.manual_seed: without a GPU in use it notes down a stack trace for each it might find
     # later.
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
+    if can_use_cuda():
         torch.cuda.manual_seed(seed)
 
 

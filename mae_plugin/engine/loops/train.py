@@ -19,6 +19,8 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ...data.collate import CheckedCollate
+from ...utils._compat.mmengine import loader_iterator
+from ...utils._compat.torch import kill_loader_workers, loader_workers
 from ..hooks.preemption import obey_parent_alone
 from ..optim.schedule import end_schedules
 from .ready_loader import InexactLoader, config_of
@@ -165,12 +167,9 @@ class _Resumable(BaseLoop):
             yield
         except BaseException as error:
             # mmengine's iteration-based loop wraps the loader's own.
-            batches = getattr(self.dataloader_iterator, '_iterator', self.dataloader_iterator)
-            workers = getattr(batches, '_workers', ())
-            cause = find_cause(error, workers)
-            for worker in workers:
-                batches._shutdown = True
-                worker.terminate()
+            batches = loader_iterator(self.dataloader_iterator)
+            cause = find_cause(error, loader_workers(batches))
+            kill_loader_workers(batches)
             if cause is not None:
                 raise cause from error
             raise

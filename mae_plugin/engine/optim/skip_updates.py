@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...utils._compat.torch import found_inf_tensors, skips_non_finite
+
 
 def total_norm(
     tensors: list[Tensor], norm_type: float = 2.0, foreach: bool | None = None
@@ -77,11 +79,11 @@ class SkipsBadUpdates:
         if self.loss_scaler.is_enabled():
             # The scaler has looked at this rank's gradients; what one rank of several found holds
             # for all.
-            for found in self.loss_scaler._found_inf_per_device(self.optimizer).values():
+            for found in found_inf_tensors(self.loss_scaler, self.optimizer):
                 found.copy_(bad)
             self.loss_scaler.step(self.optimizer, **kwargs)
             self.loss_scaler.update(self._scale_update_param)
-        elif getattr(self.optimizer, '_step_supports_amp_scaling', False):
+        elif skips_non_finite(self.optimizer):
             # What GradScaler itself tells fused optimisers.
             self.optimizer.grad_scale, self.optimizer.found_inf = None, bad
             self.optimizer.step(**kwargs)

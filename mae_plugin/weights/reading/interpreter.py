@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import torch
 
+from ...utils._compat.torch import set_metadata
 from .values import Name, RefusedName, Unfinished, check_plain, checked_key, checked_metadata
 
 Makers = Mapping[str, Callable | torch.dtype | None]
@@ -178,7 +179,7 @@ class _Machine:
     def build(self, _: object) -> None:
         state, value = self.stack.pop(), self.stack.pop()
         if type(value) is OrderedDict:
-            value._metadata = checked_metadata(state)
+            set_metadata(value, checked_metadata(state))
         elif type(value) is Unfinished:
             finished = value.finish(state)
             for place in value.places:

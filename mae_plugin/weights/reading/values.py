@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ...utils._compat.torch import get_metadata
+
 _MAX_DEPTH = 100
 # Values counted as often as they are reached, since code that follows every reference takes so
 # long.
@@ -130,8 +132,8 @@ def check_plain(value: object) -> None:
         else:
             # The keys of dicts and the members of sets were checked when they were added.
             parts = list(value.values()) if isinstance(value, dict) else value
-            if kind is OrderedDict and hasattr(value, '_metadata'):
-                parts.append(value._metadata)
+            if kind is OrderedDict and (notes := get_metadata(value)) is not None:
+                parts.append(notes)
             count, height = 1 + len(value), 0
             for part in parts:
                 more, above = measure(part, depth + 1)
