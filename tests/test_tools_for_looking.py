@@ -226,7 +226,7 @@ def test_nothing_is_overwritten(root, tmp_path, capfd):
         '--out',
         tmp_path,
     ]
-    assert 'reconstruction.png is there already' in error_of(capfd, *arguments)
+    assert 'reconstruction.png exists already' in error_of(capfd, *arguments)
     assert (tmp_path / 'reconstruction.png').read_text() == 'mine'
     call(capfd, *arguments, '--force')
     assert (tmp_path / 'reconstruction.png').stat().st_size > 10_000

@@ -17,8 +17,8 @@ from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
 from mae_plugin.apis.errors import SetupErrors
 from mae_plugin.apis.launch import read_model_arguments
 from mae_plugin.cli.arguments import Parser, add_model_arguments, positive
+from mae_plugin.utils.atomic_files import check_free
 from mae_plugin.utils.printable import printable
-from mae_plugin.weights.file_formats import check_free
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text

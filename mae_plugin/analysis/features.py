@@ -13,8 +13,8 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from ..models.patches import patch_grid
+from ..utils.atomic_files import check_free, staged
 from ..utils.printable import printable
-from ..weights.file_formats import check_free, staged
 from .images import ImageLike, to_pictures
 from .inferencer import ImageInferencer
 

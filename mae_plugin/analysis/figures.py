@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..weights.file_formats import staged
+from ..utils.atomic_files import staged
 from .reconstruct import Reconstruction
 
 DPI = 300

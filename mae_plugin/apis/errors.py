@@ -23,6 +23,14 @@ from .console import build_quiet_runner, log_files
 _PLAIN = (ValueError, OSError, KeyError, RuntimeError, ImportError, AssertionError)
 # How mmengine's registries introduce the error of a class that they build.
 _BUILT_BY = re.compile(r'^(class `\w+` in \S+: )+')
+# Errors of the library name an argument; a tool names its flag that sets the argument.
+_FLAGS = {
+    'force=True': '--force',
+    'grid=(ROWS, COLUMNS)': '--src-grid ROWS COLUMNS',
+    'decoder_num_heads=N': '--decoder-num-heads N',
+    'num_heads=N': '--num-heads N',
+    'trust_checkpoints()': '--trust-checkpoint',
+}
 
 
 def sentence_of(error: BaseException) -> str:
@@ -39,6 +47,13 @@ def sentence_of(error: BaseException) -> str:
     if not text:
         return type(error).__name__
     return text[:600] if isinstance(error, _PLAIN) else f'{type(error).__name__}: {text}'[:600]
+
+
+def with_flags(sentence: str) -> str:
+    """Returns an error's sentence with the tools' flags in place of the library's arguments."""
+    for argument, flag in _FLAGS.items():
+        sentence = sentence.replace(argument, flag)
+    return sentence
 
 
 class SetupErrors(Hook):
@@ -107,4 +122,5 @@ class SetupErrors(Hook):
         for handler in files:
             handler.handle(record)
         where = f' (traceback in {files[0].baseFilename})' if self._running else ''
-        sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence_of(error)}{where}')
+        sentence = with_flags(sentence_of(error))
+        sys.exit(f'{Path(sys.argv[0]).name}: error: {sentence}{where}')

@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..utils.atomic_files import check_folder, unfinished, write_atomically
+from ..utils.atomic_files import check_folder, staged_file, write_atomically
 from ..utils.locks import FileLock, LockedError
 from ..utils.pools import process_pool
 from ..utils.printable import printable
@@ -302,7 +302,7 @@ def _write_shard(
     ``folders``, and those whose images all turn out to be broken.
     """
     skipped, written = [], set()
-    with unfinished(target) as part:
+    with staged_file(target) as part:
         with tarfile.open(part, 'w') as tar:
             for member in members:
                 try:

@@ -1,58 +1,105 @@
-"""Writes files that other processes only ever see whole."""
+"""Writes files and folders that other processes only ever see complete.
+
+Each function writes to a temporary name in the folder of the target, forces the content to disk,
+renames it, and forces the folder to disk. After a kill, a full disk or a power failure, the target
+is either the old file or the complete new one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:
+    # Windows. Without locks, temporary files of killed processes stay.
+    fcntl = None
+
 _TEMPORARY = re.compile(r'\.[0-9a-f]{8}\.part$')
+# Loaders find these files first, so they are renamed after the files that they refer to.
+_OPENED_FIRST = ('config.json',)
 
 
 @contextmanager
-def unfinished(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary file to write, and renames it to ``path`` when the context ends without an
-    error.
+def staged_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary file to write, and renames it to ``path`` if the context ends normally.
 
-    The name is the process's own, so that processes that write the same file do not disturb each
-    other: the last one to end wins. The content is on disk before the name is. An error removes the
-    temporary file; one that a killed process left in the same folder is removed by the next call.
+    The temporary name is unique, so several processes can write the same ``path``; the last one to
+    finish wins. An error removes the temporary file. A temporary file that a killed process left in
+    the same folder is removed by the next call.
+
+    Args:
+        path: the file; an existing one is replaced.
     """
     path = Path(path)
-    _remove_abandoned(path.parent)
-    part, descriptor = _create_temporary(path)
-    mode = os.fstat(descriptor).st_mode
-    try:
+    with _temporary(path) as part:
+        # 0o666 less the umask, as open() creates files.
+        mode = part.stat().st_mode & 0o777
         yield part
-        # The writer may have put another file in its place: safetensors does, one that only its
-        # owner can read.
-        part.chmod(mode & 0o777)
-        with open(part, 'rb') as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    _sync_folder(path.parent)
+        # The writer may have replaced the temporary file by one that only its owner can read, as
+        # safetensors does.
+        part.chmod(mode)
+        _publish({part: path})
+
+
+@contextmanager
+def staged(target: str | Path, force: bool = False) -> Iterator[Path]:
+    """Yields a temporary path for a file or folder, and moves everything written there into place.
+
+    Files that the writer creates beside that path are moved too, such as the external data of an
+    ONNX graph. Each file is complete when it appears; the file that loaders open first appears
+    last.
+
+    Args:
+        target: the file or folder. The files of an existing folder that are not written again stay.
+        force: whether existing files may be overwritten.
+
+    Raises:
+        ValueError: if something exists at ``target`` or at the place of a written file, unless
+            ``force``.
+    """
+    target = Path(target)
+    check_free([target], force)
+    with _temporary(target, is_folder=True) as folder:
+        yield folder / target.name
+        written = [file for file in folder.rglob('*') if file.is_file()]
+        written.sort(key=lambda file: file.name in (target.name, *_OPENED_FIRST))
+        places = {file: target.parent / file.relative_to(folder) for file in written}
+        check_free(places.values(), force)
+        _publish(places)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file that is there whole or, after a kill or a full disk, not at all; an older one
-    stays until then.
-    """
-    with unfinished(path) as part, open(part, 'wb') as file:
+    """Writes a file so that it is either complete or, after a kill or a full disk, unchanged."""
+    with staged_file(path) as part, open(part, 'wb') as file:
         file.write(content)
 
 
+def check_free(places: Iterable[Path], force: bool = False) -> None:
+    """Creates the folders of files to write, and checks that nothing is overwritten.
+
+    Raises:
+        ValueError: if one of the places exists, unless ``force``, or its folder cannot be written.
+    """
+    places = list(places)
+    for folder in {place.parent for place in places}:
+        check_folder(folder)
+    for place in places:
+        if place.exists() and not force:
+            raise ValueError(
+                f'{place} exists already; name another place, or overwrite it with force=True'
+            )
+
+
 def why_not_writable(folder: str | Path) -> str | None:
-    """Makes a folder; returns why no file can be written in it, or None."""
+    """Creates a folder; returns the reason why no file can be written in it, or None."""
     if os.path.exists(folder) and not os.path.isdir(folder):
         return 'it is a file'
     try:
@@ -63,20 +110,20 @@ def why_not_writable(folder: str | Path) -> str | None:
 
 
 def check_folder(folder: str | Path, option: str = 'another folder') -> None:
-    """Makes a folder before the work whose results it is to hold.
+    """Creates a folder before the computation whose results it will hold.
 
     Raises:
-        ValueError: if it cannot be made or written; the sentence offers ``option``.
+        ValueError: if it cannot be created or written; the error recommends ``option``.
     """
     if reason := why_not_writable(folder):
         raise ValueError(f'the folder {folder} cannot be used ({reason}); name {option}')
 
 
 def check_output(path: str | Path, option: str = 'another place') -> None:
-    """Makes the folder of a file before the work whose result the file is to hold.
+    """Creates the folder of a file before the computation whose result the file will hold.
 
     Raises:
-        ValueError: if the file cannot be written; the sentence offers ``option``.
+        ValueError: if the file cannot be written; the error recommends ``option``.
     """
     reason = why_not_writable(os.path.dirname(path) or '.')
     if reason is None and os.path.isdir(path):
@@ -87,40 +134,105 @@ def check_output(path: str | Path, option: str = 'another place') -> None:
         raise ValueError(f'{path} cannot be written ({reason}); name {option}')
 
 
-def _create_temporary(path: Path) -> tuple[Path, int]:
-    """Creates a file of a new name beside ``path`` and locks it, which tells that its writer is
-    alive.
+def _publish(places: dict[Path, Path]) -> None:
+    """Renames temporary files to their places, in order, each with its content on disk first."""
+    changed = set()
+    for file, place in places.items():
+        _sync_file(file)
+        if not place.parent.exists():
+            place.parent.mkdir(exist_ok=True)
+            changed.add(place.parent.parent)
+        os.replace(file, place)
+        changed.add(place.parent)
+    # A new name is durable only once its folder is on disk.
+    for folder in changed:
+        _sync_folder(folder)
+
+
+@contextmanager
+def _temporary(path: Path, is_folder: bool = False) -> Iterator[Path]:
+    """Yields a new temporary file or folder beside ``path``, and removes what remains of it.
+
+    Its lock shows to other processes that its writer is alive.
     """
+    _remove_abandoned(path.parent)
+    part, descriptor = _create_locked(path, is_folder)
+    try:
+        yield part
+    finally:
+        _remove(part)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _create_locked(path: Path, is_folder: bool) -> tuple[Path, int | None]:
+    """Creates a temporary file or folder; returns it with the descriptor that holds its lock."""
     while True:
         # Short enough for any file system, whatever the length of the name.
         part = path.with_name(f'{path.name[:60]}.{secrets.token_hex(4)}.part')
         try:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            if is_folder:
+                part.mkdir()
+            else:
+                part.touch(exist_ok=False)
         except FileExistsError:
             continue
-        # Without locks on this file system, temporary files are never removed by others.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Another process may have removed the file before it was locked.
-        if os.fstat(descriptor).st_nlink:
-            return part, descriptor
-        os.close(descriptor)
+        if fcntl is None:
+            return part, None
+        # Another process may take a new file for an abandoned one until it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = _open(part)
+            # Without locks on this file system, temporary files are never removed by others.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return part, descriptor
+            os.close(descriptor)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed."""
+    """Removes the temporary files and folders of processes that were killed."""
+    if fcntl is None:
+        return
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if _TEMPORARY.search(entry.name)]
+        found = [Path(entry.path) for entry in entries if _TEMPORARY.search(entry.name)]
     for part in found:
-        with contextlib.suppress(OSError), open(part, 'rb+') as file:
-            # Fails while the writer lives, and on file systems without locks.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(part)
+        with contextlib.suppress(OSError):
+            descriptor = _open(part)
+            try:
+                # Fails while the writer lives, and on file systems without locks.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(part)
+            finally:
+                os.close(descriptor)
+
+
+def _open(part: Path) -> int:
+    """Opens a temporary file or folder for locking."""
+    # NFS locks a file only through a descriptor that may write.
+    return os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
+
+
+def _remove(part: Path) -> None:
+    """Removes a temporary file or folder if it still exists."""
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _sync_file(file: Path) -> None:
+    """Forces the content of a file to disk."""
+    with open(file, 'rb') as written:
+        os.fsync(written.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
     """Forces the names in a folder to disk."""
+    if os.name == 'nt':
+        # Windows cannot open a folder.
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,9 +12,10 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..utils._compat.torch import set_metadata
+from ..utils.atomic_files import staged
 from .architecture import grid_of, heads_of, heed_config, sizes_of, stored_settings
 from .check_finite import check_finite
-from .file_formats import staged, weights_of, write_hf_folder, write_weights
+from .file_formats import weights_of, write_hf_folder, write_weights
 from .layouts import Content, detect, encoder_of, from_mmpretrain, to_mmpretrain
 from .loading import read_checkpoint
 from .onnx_export import write_onnx

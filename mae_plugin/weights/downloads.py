@@ -33,7 +33,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from ..utils.atomic_files import unfinished, write_atomically
+from ..utils.atomic_files import staged_file, write_atomically
 from ..utils.home import temporary_cache
 from ..utils.locks import waiting_lock
 
@@ -172,7 +172,7 @@ def _download(url: str, path: Path, cached: Version | None) -> None:
     """Downloads what is at a URL to ``path``; raises _UnchangedError if ``cached`` is still
     current.
     """
-    with unfinished(path) as part, open(part, 'wb+') as content:
+    with staged_file(path) as part, open(part, 'wb+') as content:
         version = _receive_all(url, content, cached)
         _check_hash(content, path.name, url)
         size = content.seek(0, os.SEEK_END)

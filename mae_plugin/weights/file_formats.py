@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..utils._compat.torch import set_metadata
-from ..utils.atomic_files import check_folder
 
 HF_CONFIG = 'config.json'
 """Where the metadata of weights from a Hugging Face folder hold its config."""
@@ -95,43 +91,6 @@ def weights_of(checkpoint: dict) -> dict[str, Tensor]:
         ):
             return checkpoint
     return {}
-
-
-@contextmanager
-def staged(target: Path, force: bool = False) -> Iterator[Path]:
-    """Gives a temporary path to write a file or folder to, and puts what is there into its place
-    when it is whole.
-
-    Raises:
-        ValueError: if there is something at ``target`` already and ``force`` is not set.
-    """
-    check_free([target], force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.unfinished-') as folder:
-        yield Path(folder) / target.name
-        files = [file for file in Path(folder).rglob('*') if file.is_file()]
-        # The file by which all is opened comes last: who finds it finds the rest.
-        files.sort(key=lambda file: file.name in (target.name, 'config.json'))
-        places = [target.parent / file.relative_to(folder) for file in files]
-        check_free(places, force)
-        for file, place in zip(files, places, strict=True):
-            with file.open('rb') as written:
-                os.fsync(written.fileno())
-            place.parent.mkdir(exist_ok=True)
-            os.replace(file, place)
-
-
-def check_free(places: list[Path], force: bool) -> None:
-    """Raises ValueError if something is at one of the places and ``force`` is not set, or none can
-    be written there.
-    """
-    for folder in {place.parent for place in places}:
-        check_folder(folder)
-    for place in places:
-        if place.exists() and not force:
-            raise ValueError(
-                f'{place} is there already; name another place, or overwrite it with --force'
-            )
 
 
 def write_weights(state_dict: dict[str, Tensor], target: Path, layout: str) -> None:

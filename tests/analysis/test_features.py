@@ -101,7 +101,7 @@ def test_files(tmp_path, monkeypatch):
     save_features(path, features, files)
     with np.load(path) as stored:
         assert np.array_equal(stored['features'], features) and stored['files'].tolist() == files
-    with pytest.raises(ValueError, match=r'features\.npz is there already; .* --force'):
+    with pytest.raises(ValueError, match=r'features\.npz exists already; .* force=True'):
         save_features(path, features, files)
     save_features(path, features + 1, files, force=True)
     with np.load(path) as stored:

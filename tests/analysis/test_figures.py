@@ -97,7 +97,7 @@ def test_saving(tmp_path):
         assert round(image.info['dpi'][0]) == 300
         assert image.convert('RGB').getpixel((150, image.height - 60)) == (50, 10, 0)
     save_figure(figure, tmp_path / 'a.pdf')
-    with pytest.raises(ValueError, match=r'a\.pdf is there already'):
+    with pytest.raises(ValueError, match=r'a\.pdf exists already'):
         save_figure(figure, tmp_path / 'a.pdf')
     with pytest.raises(ValueError, match=r'a\.txt is no name for a picture'):
         save_figure(figure, tmp_path / 'a.txt')

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from mae_plugin.utils.atomic_files import unfinished, write_atomically
+from mae_plugin.utils import atomic_files
+from mae_plugin.utils.atomic_files import staged, staged_file, write_atomically
 
 from ..processes import FORK, holding
 
@@ -49,7 +50,7 @@ def writer(tmp_path):
 
     @contextmanager
     def write() -> Iterator[None]:
-        with unfinished(tmp_path / 'epoch_1.pth') as part:
+        with staged_file(tmp_path / 'epoch_1.pth') as part:
             part.write_bytes(b'half')
             yield
 
@@ -98,3 +99,81 @@ def test_a_long_name(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_folder_appears_with_its_first_opened_file_last(tmp_path, monkeypatch):
+    """Loaders find config.json first, so the weights that it describes are in place before it."""
+    renamed = []
+    replace = os.replace
+    monkeypatch.setattr(
+        os, 'replace', lambda file, place: renamed.append(place.name) or replace(file, place)
+    )
+    with staged(tmp_path / 'model') as folder:
+        folder.mkdir()
+        for name in ('config.json', 'model.safetensors', 'a.txt'):
+            (folder / name).write_text(name)
+        assert not (tmp_path / 'model').exists()
+    assert renamed[-1] == 'config.json' and sorted(renamed[:2]) == ['a.txt', 'model.safetensors']
+    assert sorted(os.listdir(tmp_path / 'model')) == ['a.txt', 'config.json', 'model.safetensors']
+    assert os.listdir(tmp_path) == ['model']
+
+
+def test_nothing_is_overwritten_without_force(tmp_path):
+    """The target is checked first, and files written beside it before they are moved."""
+    (tmp_path / 'a').write_text('old')
+    (tmp_path / 'b.data').write_text('old')
+    with pytest.raises(ValueError, match='a exists already; .* force=True'), staged(tmp_path / 'a'):
+        pass
+    with (
+        pytest.raises(ValueError, match=r'b\.data exists already'),
+        staged(tmp_path / 'b') as part,
+    ):
+        part.write_text('new')
+        part.with_name('b.data').write_text('new')
+    assert sorted(os.listdir(tmp_path)) == ['a', 'b.data']
+    with staged(tmp_path / 'a', force=True) as part:
+        part.write_text('new')
+    assert (tmp_path / 'a').read_text() == 'new'
+
+
+def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):
+    @contextmanager
+    def write() -> Iterator[None]:
+        with staged(tmp_path / 'model') as folder:
+            folder.mkdir()
+            (folder / 'config.json').write_text('half')
+            yield
+
+    with holding(write) as process:
+        write_atomically(tmp_path / 'a', b'whole')
+        assert len(os.listdir(tmp_path)) == 2
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        write_atomically(tmp_path / 'b', b'whole')
+        assert sorted(os.listdir(tmp_path)) == ['a', 'b']
+
+
+def test_names_are_on_disk_too(tmp_path, monkeypatch):
+    """The folder is synchronized after the rename, in all ways to write."""
+    synced = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(os.readlink(f'/proc/self/fd/{descriptor}'))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', record)
+    write_atomically(tmp_path / 'a', b'whole')
+    assert synced[-1] == str(tmp_path) and len(synced) == 2
+    with staged(tmp_path / 'b') as part:
+        part.write_text('whole')
+    assert synced[-1] == str(tmp_path) and len(synced) == 4
+
+
+def test_without_fcntl(tmp_path, monkeypatch):
+    """On Windows, which has no fcntl, files and folders are written all the same."""
+    monkeypatch.setattr(atomic_files, 'fcntl', None)
+    write_atomically(tmp_path / 'a', b'whole')
+    with staged(tmp_path / 'b') as part:
+        part.write_text('whole')
+    assert sorted(os.listdir(tmp_path)) == ['a', 'b']

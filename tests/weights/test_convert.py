@@ -310,12 +310,12 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
     target = tmp_path / 'target.safetensors'
     target.write_bytes(b'precious')
     said = run_tool(capsys, CONVERT, ours, target, '--to', 'mae', fails=True)
-    assert f'{target} is there already; name another place, or overwrite it with --force' in said
+    assert f'{target} exists already; name another place, or overwrite it with --force' in said
     assert target.read_bytes() == b'precious'
     run_tool(capsys, CONVERT, ours, target, '--to', 'mae', '--force')
     assert detect(load_file(target)) == ('mae', 'pre-training')
     (tmp_path / 'hf').mkdir()
-    assert 'hf is there already' in run_tool(
+    assert 'hf exists already' in run_tool(
         capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf', fails=True
     )
     run_tool(capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf', '--force')

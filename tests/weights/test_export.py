@@ -150,7 +150,7 @@ def test_onnx_of_more_than_two_gigabytes(tmp_path, capsys, monkeypatch):
         2,
     ]
     (tmp_path / 'e.onnx.data').touch()
-    assert 'e.onnx.data is there already' in run_tool(capsys, *export, fails=True)
+    assert 'e.onnx.data exists already' in run_tool(capsys, *export, fails=True)
     assert not (tmp_path / 'e.onnx').exists()
     run_tool(capsys, *export, '--force')
     assert (tmp_path / 'e.onnx.data').stat().st_size > 4 * 32 * 32
@@ -182,7 +182,7 @@ def test_refusals(source, tmp_path, capsys, monkeypatch):
     assert "ONNX needs onnxruntime: pip install 'mae_plugin[onnx]'" in said
     (tmp_path / 'e.pth').touch()
     said = run_tool(capsys, EXPORT, file, tmp_path / 'e.pth', '--to', 'timm', fails=True)
-    assert 'e.pth is there already' in said
+    assert 'e.pth exists already' in said
     torch.save(build('mmpretrain', 'mean-pooled classifier').state_dict(), tmp_path / 'pooled.pth')
     said = run_tool(
         capsys, EXPORT, tmp_path / 'pooled.pth', tmp_path / 'e', '--to', 'hf', fails=True

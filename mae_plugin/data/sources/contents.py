@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...utils.atomic_files import unfinished
+from ...utils.atomic_files import staged_file
 from .entries import ARCHIVES, LABELS, LeftOut, class_folders, refuse_mixture
 from .folder import scan_folder
 from .open_files import OpenFiles, read_file
@@ -91,7 +91,7 @@ def _uncompressed(source: str, target: Path) -> str:
     if opener is None or target.is_file():
         return source if opener is None else str(target)
     try:
-        with unfinished(target) as part, opener(source) as packed, open(part, 'wb') as file:
+        with staged_file(target) as part, opener(source) as packed, open(part, 'wb') as file:
             shutil.copyfileobj(packed, file, 2**20)
     # What gzip, bz2 and lzma raise; other errors of the system have a number.
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
