@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mae_plugin.utils._compat.mmengine import set_train_dataset
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -84,7 +85,7 @@ def make_runner(
     )
     runner = Runner.from_cfg(cfg)
     # A class cannot stand in a config that is also written down as text.
-    runner._train_dataloader.dataset = dict(type=RandomImages, size=args.img_size)
+    set_train_dataset(runner, dict(type=RandomImages, size=args.img_size))
     return runner
 
 

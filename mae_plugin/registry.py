@@ -17,6 +17,7 @@ from mmpretrain.registry import (
 
 from . import data, engine, models
 from .engine.config.files import asset_root
+from .utils._compat.mmpretrain import overriding_hub_models
 
 
 def register_all() -> None:
@@ -57,9 +58,5 @@ def register_all() -> None:
         for cls in classes:
             registry.register_module(module=cls, force=True)
 
-    # mmpretrain loads its own index on first use and stumbles over names that are there already, so
-    # it goes first; for the same reason ours is read into an empty hub and laid over the full one.
-    ModelHub._register_mmpretrain_models()
-    models_by_name, ModelHub._models_dict = ModelHub._models_dict, {}
-    ModelHub.register_model_index(asset_root() / 'model-index.yml', config_prefix=asset_root())
-    ModelHub._models_dict = {**models_by_name, **ModelHub._models_dict}
+    with overriding_hub_models():
+        ModelHub.register_model_index(asset_root() / 'model-index.yml', config_prefix=asset_root())

@@ -22,6 +22,7 @@ from ..data import LoadCenterCrop
 from ..data.sources.entries import ARCHIVES, IMAGE_EXTENSIONS
 from ..data.sources.folder import scan_folder
 from ..models.patches import to_pair
+from ..utils._compat.mmpretrain import converts_channels, normalizes
 
 ImageLike = str | Path | np.ndarray | Image.Image
 
@@ -175,12 +176,12 @@ def to_pictures(
     """
     channels = inputs.shape[1]
     if bands is None:
-        is_rgb = channels != 3 or getattr(preprocessor, '_channel_conversion', False)
+        is_rgb = channels != 3 or converts_channels(preprocessor)
         bands = [min(i, channels - 1) for i in ((0, 1, 2) if is_rgb else (2, 1, 0))]
     if len(bands) != 3 or not all(0 <= band < channels for band in bands):
         raise ValueError(f'bands={tuple(bands)} are not three of the channels 0 to {channels - 1}')
     pixels = inputs.float()
-    if getattr(preprocessor, '_enable_normalize', False):
+    if normalizes(preprocessor):
         pixels = pixels * preprocessor.std + preprocessor.mean
     black, white = pixel_range
     pixels = (pixels[:, list(bands)] - black) * (255 / (white - black))

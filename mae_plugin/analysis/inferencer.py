@@ -13,6 +13,7 @@ from mmpretrain.apis.base import BaseInferencer
 from mmpretrain.utils import progress as mmpretrain_progress
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ..utils._compat.mmpretrain import ensure_config_attribute
 from ..weights.check_finite import check_finite_model
 from .images import ImageLike, ImageReader, as_list
 
@@ -77,9 +78,8 @@ class ImageInferencer(BaseInferencer):
         model, pretrained = path_as_text(model), path_as_text(pretrained)
         if device is not None:
             check_device(device)
-        if isinstance(model, BaseModel) and not hasattr(model, '_config'):
-            # mmpretrain's inferencers look for what get_model notes down.
-            model._config = None
+        if isinstance(model, BaseModel):
+            ensure_config_attribute(model)
         super().__init__(model, pretrained, device, **kwargs)
         check_finite_model(self.model, pretrained if isinstance(pretrained, str) else 'the model')
 

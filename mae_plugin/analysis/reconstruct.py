@@ -88,7 +88,7 @@ def reconstruct_batch(
         bands: see :func:`to_pictures`.
         pixel_range: see :func:`to_pictures`.
     """
-    pred, mask = model._predict(inputs, mask, None)
+    pred, mask = model.predict_patches(inputs, mask)
     pixels = model.head.to_pixels(pred, inputs, mask, use_ground_truth_stats)
     original, predicted = (
         to_pictures(images, model.data_preprocessor, bands, pixel_range)

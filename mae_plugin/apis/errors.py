@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from ..engine.config.preflight import describe_run, preflight
 from ..engine.loops.collect import collect_without_disk
+from ..utils._compat.mmengine import load_source
 from ..weights.check_finite import check_finite_checkpoint
 from .console import build_quiet_runner, log_files
 
@@ -99,7 +100,7 @@ class SetupErrors(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuses weights that are not finite."""
-        check_finite_checkpoint(checkpoint, str(runner._load_from or 'the checkpoint'))
+        check_finite_checkpoint(checkpoint, load_source(runner) or 'the checkpoint')
 
     def _say_log(self, runner: Runner) -> None:
         for handler in log_files(runner.logger):

@@ -28,6 +28,7 @@ from ..analysis.reconstruct import reconstruct_image
 from ..engine.config.files import WEIGHT_ENDINGS, our_configs, read_config
 from ..engine.resume.work_dir import Places
 from ..models import MAE
+from ..utils._compat.mmpretrain import hub_models, load_hub
 from ..weights.loading import read_checkpoint
 from ..weights.stored_config import stored_config
 
@@ -94,7 +95,7 @@ def _kind(config: Config) -> type:
 def accept_paths() -> None:
     """Extends ``ModelHub.get``, which knows names alone; every name keeps its meaning."""
     by_name = ModelHub.get.__func__
-    if getattr(by_name, '_takes_paths', False):
+    if getattr(by_name, 'accepts_paths', False):
         return
 
     def get(cls: type[ModelHub], model_name: str | os.PathLike | Config) -> Model:
@@ -106,7 +107,7 @@ def accept_paths() -> None:
                 str(model_name.filename or 'the config'), model_name, model_name.get('load_from')
             )
         name = os.fspath(model_name)
-        cls._register_mmpretrain_models()
+        load_hub()
         if cls.has(name.lower()):
             return by_name(cls, name)
         if (
@@ -117,14 +118,14 @@ def accept_paths() -> None:
             return model_at(name)
         if (config := our_configs().get(name)) is not None:
             return model_at(config)
-        near = difflib.get_close_matches(name, [*our_configs(), *cls._models_dict], n=1)
+        near = difflib.get_close_matches(name, [*our_configs(), *hub_models()], n=1)
         hint = f'; did you mean {near[0]}?' if near else ''
         raise ValueError(
             f'there is no model, config, work dir or checkpoint {name}{hint}; '
             'mmpretrain.list_models() has all names'
         )
 
-    get._takes_paths = True
+    get.accepts_paths = True
     ModelHub.get = classmethod(get)
     _extend_functions(mmpretrain_apis.get_model, mmpretrain_apis.inference_model)
 

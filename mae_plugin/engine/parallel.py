@@ -13,6 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..utils._compat.mmengine import run_forward
+
 
 class FullyShardedModel(nn.Module):
     """Every process holds a share of weights, gradients and optimiser state
@@ -66,7 +68,7 @@ class FullyShardedModel(nn.Module):
         return MMDistributedDataParallel.train_step(self, data, optim_wrapper)
 
     detect_anomalous_params = False
-    _run_forward = MMDistributedDataParallel._run_forward
+    _run_forward = run_forward
 
     def val_step(self, data: dict | tuple | list) -> list:
         """Predictions; afterwards all weights are shares again."""

@@ -106,7 +106,7 @@ class MAE(BaseSelfSupervisor):
                 'any number of them)'
             )
         self._compiled: Callable | None = None
-        self._loads_a_part = False
+        self.allows_partial_load = False
         self.data_share: Tensor | None = None
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
 
@@ -119,11 +119,11 @@ class MAE(BaseSelfSupervisor):
         mmengine loads by other means, and only warns of what does not fit; there they are refused
         in any case.
         """
-        self._loads_a_part = not strict
+        self.allows_partial_load = not strict
         try:
             return super().load_state_dict(state_dict, strict, assign)
         finally:
-            self._loads_a_part = False
+            self.allows_partial_load = False
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per
@@ -154,7 +154,7 @@ class MAE(BaseSelfSupervisor):
         """
         counts = self._patches_with_data(data_samples)
         if not self._works_on_removed_only():
-            pred, mask = self._predict(inputs, mask, noise)
+            pred, mask = self.predict_patches(inputs, mask, noise)
             self._note_share(mask, counts)
             return dict(
                 loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts)
@@ -244,12 +244,24 @@ class MAE(BaseSelfSupervisor):
             The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 =
             removed.
         """
-        pred, mask = self._predict(inputs, mask, noise)
+        pred, mask = self.predict_patches(inputs, mask, noise)
         return self.head.to_pixels(pred, inputs, mask, use_ground_truth_stats), mask
 
-    def _predict(
-        self, inputs: Tensor, mask: Tensor | bool, noise: Tensor | None
+    def predict_patches(
+        self, inputs: Tensor, mask: Tensor | bool = True, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Predicts the target of every patch.
+
+        Args:
+            inputs: (B, C, H, W), normalized pixels.
+            mask: True for a mask of the backbone's kind, or the mask itself, as for
+                :meth:`MAEViT.forward`.
+            noise: (B, L) to draw the mask from, the smallest kept.
+
+        Returns:
+            The predictions (B, L, patch_size[0] * patch_size[1] * C) in the space of the head's
+            target, and the mask (B, L), 1 = removed.
+        """
         _refuse_no_mask(mask)
         ours = isinstance(self.backbone, MAEViT)
         if ours:
@@ -277,7 +289,7 @@ def _refuse_no_mask(mask: Tensor | bool | None) -> None:
 def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
     # Inside another module, that module decides what is missing: LoRA stores a few tensors of its
     # own and no others.
-    if not prefix and not model._loads_a_part:
+    if not prefix and not model.allows_partial_load:
         check_fit(state_dict, model)
 
 

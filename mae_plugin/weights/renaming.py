@@ -94,7 +94,7 @@ def register_renaming() -> None:
     ``init_cfg`` with a prefix that is too late, as mmengine picks the weights under the prefix from
     the file first.
     """
-    if getattr(mmengine_checkpoint.load_state_dict, '_renames', False):
+    if getattr(mmengine_checkpoint.load_state_dict, 'renames', False):
         return
     load, initialize = mmengine_checkpoint.load_state_dict, PretrainedInit.__call__
 
@@ -110,6 +110,6 @@ def register_renaming() -> None:
         finally:
             _reads_prefix.reset(token)
 
-    load_state_dict._renames = True
+    load_state_dict.renames = True
     mmengine_checkpoint.load_state_dict = load_state_dict
     PretrainedInit.__call__ = initialize_module

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmpretrain.apis.model import ModelHub
+
+from ...utils._compat.mmpretrain import hub_models
 
 _ENDINGS = ('.py', '.yml', '.yaml', '.json')
 WEIGHT_ENDINGS = ('.pth', '.pt', '.bin', '.safetensors', '.ckpt')
@@ -53,12 +54,10 @@ def find_config(config: str) -> Path:
     name = path.stem if path.suffix == '.py' and path.name == config else config
     if name in ours:
         return ours[name]
-    model = ModelHub._models_dict.get(name.lower())
+    model = hub_models().get(name.lower())
     if model is not None and isinstance(model.config, str):
         return Path(model.config)
-    near = difflib.get_close_matches(
-        path.name.removesuffix('.py'), [*ours, *ModelHub._models_dict], n=1
-    )
+    near = difflib.get_close_matches(path.name.removesuffix('.py'), [*ours, *hub_models()], n=1)
     hint = (
         f'did you mean {near[0]}?' if near else 'ours are in configs/mae and configs/mae/benchmarks'
     )

@@ -17,6 +17,7 @@ from torch import nn
 
 from ...models import MAEViT
 from ...models.patches import patch_grid, to_pair
+from ...utils._compat.mmengine import has_loop
 
 # Steps of a pipeline after which images have the size that their argument ``scale`` or
 # ``crop_size`` says.
@@ -34,7 +35,7 @@ def preflight(runner: Runner) -> None:
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_heads(model)
-    if runner._train_loop is not None:
+    if has_loop(runner, 'train'):
         _check_crops(runner.cfg, model)
         _check_best(runner.cfg)
 

@@ -8,12 +8,13 @@ import re
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader, Runner
 from mmpretrain.models import BaseClassifier, VisionTransformer
 from torch import nn
 
 from ...models import MAEViT
 from ...models.adapt import check_complete, check_fit, fit_encoder, stored_grid
+from ...utils._compat.mmengine import built_loop, is_resuming, load_source
 from ...utils._compat.torch import copy_metadata, run_load_hook_first
 from ...weights.renaming import has_mmpretrain_names, renamed_for, with_mmpretrain_names
 from ..resume.find import what_is_missing
@@ -38,7 +39,7 @@ class WeightsFitHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Compares the pre-trained weights named in the config with the modules that load them."""
         # Evaluation builds no training loop, and loads none of these.
-        trains = isinstance(runner._train_loop, BaseLoop)
+        trains = built_loop(runner, 'train') is not None
         for module in runner.model.modules():
             grid = None
             init_cfg = getattr(module, 'init_cfg', None)
@@ -65,14 +66,14 @@ class WeightsFitHook(Hook):
         model = runner.model
         if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        source = runner._load_from or 'the checkpoint'
+        source = load_source(runner) or 'the checkpoint'
         renamed = renamed_for(model, checkpoint)
         if renamed is not checkpoint:
             checkpoint['state_dict'] = renamed
-        check_fit(_weights(checkpoint), model, source, exact=runner._resume)
-        if not isinstance(runner._train_loop, BaseLoop) and isinstance(model, BaseClassifier):
+        check_fit(_weights(checkpoint), model, source, exact=is_resuming(runner))
+        if built_loop(runner, 'train') is None and isinstance(model, BaseClassifier):
             check_complete(_weights(checkpoint), model, source)
-        if runner._resume and (fault := what_is_missing(checkpoint)):
+        if is_resuming(runner) and (fault := what_is_missing(checkpoint)):
             raise ValueError(
                 f'{source} {fault}, so there is nothing to resume; start from its weights with '
                 '--cfg-options '

@@ -10,7 +10,7 @@ from mmcv.transforms import CenterCrop, Resize
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.datasets import RandomResizedCrop
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...data import LoadCenterCrop, LoadRandomCrop
 from ...data.collate import CheckedCollate
 from ...models.patches import to_pair
+from ...utils._compat.mmengine import built_loop, is_resuming
 from .class_names import class_names, indexed_images, layers, share_classes
 
 
@@ -42,10 +43,10 @@ class DataFitHook(Hook):
         """Hands the classes of training to the other splits, and checks what data loaders put into
         batches.
         """
-        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
-            if _is_built(loop):
+        for name in ('train', 'val', 'test'):
+            if (loop := built_loop(runner, name)) is not None:
                 _check_batches(loop.dataloader)
-        if _is_built(runner._train_loop):
+        if built_loop(runner, 'train') is not None:
             train = runner.train_dataloader.dataset
             if classes := class_names(train):
                 _share(runner, classes, 'training')
@@ -56,8 +57,8 @@ class DataFitHook(Hook):
         """Hands the classes of a checkpoint to the dataset that it is evaluated on, or trained
         further on.
         """
-        trains = _is_built(runner._train_loop)
-        if trains and not runner._resume:
+        trains = built_loop(runner, 'train') is not None
+        if trains and not is_resuming(runner):
             return
         meta = checkpoint.get('meta') or {}
         # Older versions of mmpretrain wrote the names in capitals.
@@ -75,22 +76,18 @@ class DataFitHook(Hook):
         model, train = _core(runner), runner.train_dataloader.dataset
         _check_num_classes(model, train, 'train_dataloader')
         _check_mixing(model)
-        if _is_built(runner._val_loop):
+        if built_loop(runner, 'val') is not None:
             _check_num_classes(model, runner.val_dataloader.dataset, 'val_dataloader')
         _check_size(model, train)
 
     def before_val(self, runner: Runner) -> None:
         """Compares the number of classes with the model."""
-        if not _is_built(runner._train_loop):
+        if built_loop(runner, 'train') is None:
             _check_num_classes(_core(runner), runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
         """Compares the number of classes with the model."""
         _check_num_classes(_core(runner), runner.test_dataloader.dataset, 'test_dataloader')
-
-
-def _is_built(loop: object) -> bool:
-    return isinstance(loop, BaseLoop)
 
 
 def _check_batches(loader: object) -> None:
@@ -107,8 +104,9 @@ def _core(runner: Runner) -> nn.Module:
 
 
 def _share(runner: Runner, classes: tuple[str, ...], origin: str) -> None:
-    for name, loop in (('val', runner._val_loop), ('test', runner._test_loop)):
-        if not _is_built(loop):
+    for name in ('val', 'test'):
+        loop = built_loop(runner, name)
+        if loop is None:
             continue
         dataset = loop.dataloader.dataset
         share_classes(dataset, classes, f'{name}_dataloader', origin)
@@ -120,8 +118,9 @@ def _share(runner: Runner, classes: tuple[str, ...], origin: str) -> None:
 
 def _refuse_names(runner: Runner) -> None:
     """Raises ValueError if a split has class names though the labels of training are numbers."""
-    for name, loop in (('val', runner._val_loop), ('test', runner._test_loop)):
-        if _is_built(loop) and (names := class_names(loop.dataloader.dataset)):
+    for name in ('val', 'test'):
+        loop = built_loop(runner, name)
+        if loop is not None and (names := class_names(loop.dataloader.dataset)):
             raise ValueError(
                 f'the labels of train_dataloader are numbers, but {name}_dataloader names classes '
                 f'({names[0]}, …); '

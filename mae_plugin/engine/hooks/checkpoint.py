@@ -14,8 +14,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
+from ...utils._compat.mmengine import (
+    accumulative_counts,
+    built_loop,
+    has_loaded,
+    is_resuming,
+    load_source,
+    set_resume_source,
+)
 from ...utils.atomic_files import write_atomically
 from ...weights.digest import add_digest, digest_matches
 from ...weights.plain_state import to_plain
@@ -91,7 +99,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Chooses the checkpoint to resume from if none was named; a named one is compared with its
         checksum.
         """
-        steps = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        steps = accumulative_counts(runner.optim_wrapper)
         if not self.by_epoch and self.interval > 0 and self.interval % steps:
             raise ValueError(
                 f'a checkpoint every {self.interval} steps would fall between the {steps} steps '
@@ -99,13 +107,14 @@ class SafeCheckpointHook(CheckpointHook):
                 f'give default_hooks.checkpoint.interval a multiple of {steps}'
             )
         self.places = Places.of(runner.work_dir, self.out_dir, self.filename_tmpl)
-        if runner._resume and '://' not in f'{runner._load_from or self.out_dir or ""}':
-            chosen = [self._choose(runner._load_from) if is_main_process() else None]
+        named = load_source(runner)
+        if is_resuming(runner) and '://' not in str(named or self.out_dir or ''):
+            chosen = [self._choose(named) if is_main_process() else None]
             broadcast_object_list(chosen)
-            runner._load_from, fault = chosen[0]
+            path, fault = chosen[0]
             if fault:
                 raise ValueError(fault)
-            runner._resume = runner._load_from is not None
+            set_resume_source(runner, path)
 
     def _choose(self, named: str | None) -> tuple[str | None, str | None]:
         """The checkpoint to resume from, and what is wrong, which every process has to be told."""
@@ -161,13 +170,13 @@ class SafeCheckpointHook(CheckpointHook):
         """Before resuming, compares that run with this one, and counts its steps as this run
         does.
         """
-        if not (runner._resume or runner._has_loaded):
+        if not (is_resuming(runner) or has_loaded(runner)):
             return
-        source = str(runner._load_from or 'the checkpoint')
+        source = load_source(runner) or 'the checkpoint'
         compare_optimizer(checkpoint, runner.optim_wrapper, source)
         compare_schedules(checkpoint, runner.param_schedulers, source)
         compare_data(checkpoint, self._describe_data(runner))
-        if batch := getattr(runner._train_loop, 'batch', None):
+        if batch := getattr(built_loop(runner, 'train'), 'batch', None):
             batch.take_over(checkpoint)
 
     def _describe_data(self, runner: Runner) -> dict:
@@ -179,7 +188,7 @@ class SafeCheckpointHook(CheckpointHook):
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Saves the best checkpoint, which holds that this validation is done."""
         # Evaluation alone builds no training loop, and asking for the epoch would build it.
-        if isinstance(runner._train_loop, BaseLoop):
+        if built_loop(runner, 'train') is not None:
             runner.message_hub.update_info('last_validated_at', (runner.epoch, runner.iter))
         super().after_val_epoch(runner, metrics)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.logging import print_log
 from mmpretrain.datasets import KFoldDataset
 from torch.utils.data import Dataset
 
 from ...data import IndexedImages
 from ...data.sources.classes import renumber
+from ...utils._compat.mmengine import set_wrapper_classes
 
 # Of the wrappers only some are torch's datasets.
 _DATASETS = Dataset, RepeatDataset, ClassBalancedDataset, KFoldDataset
@@ -59,8 +60,7 @@ def share_classes(dataset: Dataset, classes: Sequence[str], setting: str, origin
             _say_what_differs(own, classes, setting, origin)
     for part in layers(dataset) if adopted else ():
         # Wrappers keep a copy of what the dataset within said when they were built.
-        if isinstance(getattr(part, '_metainfo', None), dict) and not isinstance(part, BaseDataset):
-            part._metainfo['classes'] = classes
+        set_wrapper_classes(part, classes)
 
 
 def _compare(own: Sequence[str], classes: Sequence[str], setting: str, origin: str) -> None:

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ...utils._compat.mmengine import accumulative_counts
 from ..optim.skip_updates import SkipsBadUpdates, is_finite
 from ..resume.find import newest_whole_checkpoint
 from ..resume.work_dir import Places
@@ -80,7 +81,7 @@ class NaNGuardHook(Hook):
             'scale '
             f'{wrapper.loss_scaler.get_scale():g})'
         )
-        begin = runner.iter + 1 - in_a_row * wrapper._accumulative_counts
+        begin = runner.iter + 1 - in_a_row * accumulative_counts(wrapper)
         hooks = (getattr(hook, 'places', None) for hook in runner.hooks)
         places = next(filter(None, hooks), Places.of(runner.work_dir))
         found = [newest_whole_checkpoint(places, begin) if is_main_process() else None]

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from ...utils._compat.mmengine import built_loop
 from .checkpoint import SafeCheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -54,8 +55,8 @@ class PreemptionHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Makes the data-loader workers of all loops leave the signals to this process."""
-        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
-            for loader in _loaders(loop):
+        for name in ('train', 'val', 'test'):
+            for loader in _loaders(built_loop(runner, name)):
                 loader.worker_init_fn = functools.partial(_begin_worker, loader.worker_init_fn)
 
     def before_train(self, runner: Runner) -> None:
@@ -199,9 +200,9 @@ def _begin_worker(initialize: Callable[[int], None] | None, worker_id: int) -> N
         initialize(worker_id)
 
 
-def _loaders(loop: BaseLoop | dict | None) -> Iterator[DataLoader]:
+def _loaders(loop: BaseLoop | None) -> Iterator[DataLoader]:
     """Yields the data loaders of a loop that is built."""
-    if isinstance(loop, BaseLoop):
+    if loop is not None:
         for loader in vars(loop).values():
             if isinstance(loader, DataLoader):
                 yield loader

@@ -10,8 +10,9 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
+from ...utils._compat.mmengine import built_loop
 from ...utils.locks import FileLock, LockedError
 
 _NAME = '.run.lock'
@@ -37,7 +38,7 @@ class RunLockHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Takes the lock."""
-        if isinstance(runner._train_loop, BaseLoop):
+        if built_loop(runner, 'train') is not None:
             lock_work_dir(runner.work_dir)
 
     def after_run(self, runner: Runner) -> None:

@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 
+from ...utils._compat.mmengine import visualizer_backends
 from ..loops.collect import collect_without_disk
 
 
@@ -102,7 +103,7 @@ class LenientLoggerHook(LoggerHook):
         """
         super().before_run(runner)
         collect_without_disk(runner)
-        for backend in runner.visualizer._vis_backends.values():
+        for backend in visualizer_backends(runner.visualizer):
             for name in _WRITES:
                 if write := getattr(backend, name, None):
                     setattr(backend, name, _lenient(write, runner))

@@ -9,6 +9,7 @@ from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ...utils._compat.mmengine import end_training_after
 from ..optim.schedule import warmup_cosine
 
 
@@ -54,8 +55,6 @@ class TimeLimitHook(Hook):
     ) -> None:
         """Moves the end of training here if the time was up at the start of this step."""
         if self._elapsed >= self.seconds:
-            loop = runner.train_loop
-            if isinstance(loop, EpochBasedTrainLoop):
-                loop._max_epochs = runner.epoch + 1
-            else:
-                loop._max_iters = runner.iter + 1
+            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+            done = runner.epoch if by_epoch else runner.iter
+            end_training_after(runner.train_loop, done + 1)

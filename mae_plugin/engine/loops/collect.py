@@ -5,6 +5,8 @@ from __future__ import annotations
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
+from ...utils._compat.mmengine import built_loop
+
 
 def collect_without_disk(runner: Runner) -> None:
     """Lets the metrics of a Runner collect what the ranks found by communication.
@@ -17,7 +19,8 @@ def collect_without_disk(runner: Runner) -> None:
     if get_world_size() == 1:
         return
     # The loops of what this Runner does are built; others are still configs.
-    for loop in (runner._val_loop, runner._test_loop):
+    for name in ('val', 'test'):
+        loop = built_loop(runner, name)
         for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
             if metric.collect_device == 'cpu' and metric.collect_dir is None:
                 # By this name mmengine means the communication of whatever backend there is, gloo's

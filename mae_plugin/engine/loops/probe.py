@@ -8,13 +8,14 @@ import torch
 from mmengine.dist import all_gather, all_reduce
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, ValLoop, autocast
+from mmengine.runner import EpochBasedTrainLoop, Runner, ValLoop, autocast
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ...analysis.features import POOLINGS, pooled_features
 from ...analysis.probe import LinearClassifier, knn_predict
 from ...data.collate import CheckedCollate
+from ...utils._compat.mmengine import built_loop
 from ..hooks.class_names import class_names, share_classes
 from .ready_loader import config_of
 
@@ -116,7 +117,7 @@ class ProbeLoop(ValLoop):
         }
         seconds = time.perf_counter() - start
         share = ''
-        if isinstance(train_loop := self.runner._train_loop, BaseLoop):
+        if (train_loop := built_loop(self.runner, 'train')) is not None:
             unit = 'epoch' if isinstance(train_loop, EpochBasedTrainLoop) else 'iteration'
             share = f', {seconds / train_loop.val_interval:.4f} s per {unit}'
         self.runner.logger.info(

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ...utils._compat.mmengine import SCHEDULER_STEPS, accumulative_counts
 from ...weights.loading import read_checkpoint
 from ..resume.work_dir import Places
 
@@ -41,7 +42,7 @@ class EffectiveBatch(NamedTuple):
         wrapper = runner.optim_wrapper
         built = not isinstance(wrapper, dict)
         accumulate = (
-            wrapper._accumulative_counts if built else wrapper.get('accumulative_counts', 1)
+            accumulative_counts(wrapper) if built else wrapper.get('accumulative_counts', 1)
         )
         repeats = dataloader.get('sampler', {}).get('repeats', 1)
         return cls(runner.world_size, dataloader['batch_size'], accumulate, repeats)
@@ -108,7 +109,7 @@ class EffectiveBatch(NamedTuple):
             meta['iter'] = meta['iter'] // before.accumulate * self.accumulate
             for scheduler in checkpoint.get('param_schedulers', ()):
                 if not scheduler['by_epoch']:
-                    for name in ('_global_step', 'last_step'):
+                    for name in SCHEDULER_STEPS:
                         scheduler[name] = scheduler[name] // before.accumulate * self.accumulate
 
 

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
+from ...utils._compat.mmengine import GLOBAL_STEP, accumulative_counts
 from ..loops.total_batch import no_step
 
 # Share of the training. The published recipes have at most 13 %.
@@ -110,7 +111,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         at the last learning rate of the old schedule.
         """
         self.base_values = state_dict['base_values']
-        self._global_step = state_dict['_global_step']
+        self._global_step = state_dict[GLOBAL_STEP]
         if self._global_step >= self.begin:
             self.last_step = min(self._global_step, self.end - 1) - self.begin
             self._last_value = self._get_value()
@@ -119,7 +120,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     def _get_value(self) -> list[float]:
         # All steps that add up to one update have its rate, as if they were one.
-        accumulate = 1 if self.by_epoch else getattr(self.optimizer, '_accumulative_counts', 1)
+        accumulate = 1 if self.by_epoch else accumulative_counts(self.optimizer)
         factor = warmup_cosine(
             self.last_step // accumulate * accumulate,
             self.warmup,

@@ -44,7 +44,8 @@ def load_source(runner: Runner) -> str | None:
 
     The Runner keeps it in ``_load_from`` (mmengine 0.10.7, 0.10.12).
     """
-    return runner._load_from
+    source = runner._load_from
+    return None if source is None else str(source)
 
 
 def is_resuming(runner: Runner) -> bool:

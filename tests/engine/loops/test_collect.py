@@ -5,6 +5,7 @@ import torch
 from mae_plugin.apis.errors import SetupErrors
 from mae_plugin.engine import LenientLoggerHook
 from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop
 from mmengine.visualization import Visualizer
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.structures import DataSample
@@ -21,7 +22,8 @@ class Runner:
 
     def __init__(self, work_dir, metric: Accuracy) -> None:
         self._log_dir = self.work_dir = str(work_dir)
-        self._test_loop = type('Loop', (), dict(evaluator=Evaluator(metric)))
+        loop = type('Loop', (BaseLoop,), dict(run=None, evaluator=Evaluator(metric)))
+        self._test_loop = loop(None, None)
 
 
 def sample(label: int, predicted: int) -> dict:
