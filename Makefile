@@ -49,7 +49,7 @@ test-openmmlab: env
 test-onedl: env-onedl
 	$(call pytest,.venv-onedl,not slow and not openmmlab_only)
 
-test-slow: env
+test-slow: .venv/.docs
 	.venv/bin/python -m pytest -m slow
 
 lint: env

@@ -19,7 +19,7 @@ from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
 from .weights import register_loaders, register_renaming
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [
     'MAE',
     'MAEPretrainDecoder',

@@ -102,7 +102,7 @@ def draw_curves(
     """Draws quantities over the steps of one or several runs, one plot for each quantity.
 
     Args:
-        runs: records by name of run, as :func:`mae_plugin.apis.read_log` gives them.
+        runs: records by name of run, as :func:`~mae_plugin.analysis.logs.read_log` gives them.
         keys: which quantities; losses that fall by more than a factor of three get a logarithmic
             scale.
     """

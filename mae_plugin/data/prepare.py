@@ -118,9 +118,9 @@ def prepare(plan: Plan, target: str | Path, workers: int | None = None) -> dict:
 
     Returns:
         The manifest: ``plan``, ``images``, ``bytes``, ``shards`` with ``file``, ``images``,
-            ``bytes`` and ``sha256`` of
-        each, ``skipped`` with ``name`` and ``reason`` of each image that was left out, and
-        ``left_out`` with reasons, numbers and examples of whatever else was (see :mod:`.entries`).
+        ``bytes`` and ``sha256`` of each, ``skipped`` with ``name`` and ``reason`` of each image
+        that was left out, and ``left_out`` with reasons, numbers and examples of other entries (see
+        :mod:`.entries`).
 
     Raises:
         FileNotFoundError: if there is no image in the source.

@@ -160,8 +160,7 @@ class MAEViT(VisionTransformer):
 
         Returns:
             With a mask: ``latent`` (B, 1 + L_visible, D), ``mask`` (B, L) float with 1 = removed,
-                and ``ids_restore``
-            (B, L). Without: the tuple of features that ``VisionTransformer.forward`` returns.
+            and ``ids_restore`` (B, L). Without: the tuple of features that ``VisionTransformer.forward`` returns.
 
         Raises:
             ValueError: for images that patches do not tile, another number of channels, a mask or

@@ -2,7 +2,7 @@
 anywhere.
 
 mmengine's message hub holds HistoryBuffers and numpy scalars. They are written as tensors and
-numbers, and HistoryBuffers are made again from those, or from what :mod:`.makers` reads from
+numbers, and HistoryBuffers are made again from those, or from what :mod:`.constructors` reads from
 mmengine's own checkpoints.
 """
 

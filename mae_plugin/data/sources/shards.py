@@ -56,7 +56,7 @@ def index_shards(
         An index with ``text`` and ``ends``, the :class:`Names` of the images; ``shard``, ``offset``
         and ``size`` of each; ``label``, -1 where it has none; and the notes ``labels``, the labels
         that those numbers stand for, ``label_faults``, what is wrong with the first label that is
-        not valid, and ``classes``, ``empty_classes`` and ``left_out`` as for :func:`index_folder`.
+        not valid, and ``classes``, ``empty_classes`` and ``left_out`` as for :func:`.folder.index_folder`.
 
     Raises:
         ValueError: if one of them is no tar file, or compressed.

@@ -84,4 +84,4 @@ ARRAY_MAKERS: dict[str, Callable | None] = {
         }.items()
     },
 }
-"""What numpy's names stand for, as for :data:`.makers.MAKERS`."""
+"""What numpy's names stand for, as for :data:`.constructors.MAKERS`."""

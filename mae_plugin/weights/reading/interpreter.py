@@ -1,7 +1,7 @@
 """Reads a pickle as data: no class, function or attribute of the process can be reached from it.
 
 The instructions of a pickle are executed on a stack of plain values. A name in it becomes a
-:class:`~.plain_values.Name`, a record that stands for nothing but itself. Where the pickle calls a
+:class:`~.values.Name`, a record that stands for nothing but itself. Where the pickle calls a
 name, a function of a fixed table checks the arguments and makes a plain value of them; any other
 name is refused.
 """

@@ -186,4 +186,4 @@ TENSOR_MAKERS: dict[str, Callable | torch.dtype | None] = {
     'torch.Size': _size,
     'torch.device': _device,
 }
-"""What torch's names stand for, as for :data:`.makers.MAKERS`."""
+"""What torch's names stand for, as for :data:`.constructors.MAKERS`."""

@@ -1,5 +1,5 @@
 """Reads what ``torch.save`` writes, compares its checksums, and lets nothing in it act (see
-:mod:`.pickled`).
+:mod:`.interpreter`).
 """
 
 from __future__ import annotations
