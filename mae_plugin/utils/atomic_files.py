@@ -16,12 +16,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:
-    # Windows. Without locks, temporary files of killed processes stay.
-    fcntl = None
+from filelock import lock_descriptor
 
+# Windows neither writes nor renames a locked file, so temporary files of killed processes stay.
+_CAN_LOCK = os.name != 'nt'
 _TEMPORARY = re.compile(r'\.[0-9a-f]{8}\.part$')
 # Loaders find these files first, so they are renamed after the files that they refer to.
 _OPENED_FIRST = ('config.json',)
@@ -177,14 +175,14 @@ def _create_locked(path: Path, is_folder: bool) -> tuple[Path, int | None]:
                 part.touch(exist_ok=False)
         except FileExistsError:
             continue
-        if fcntl is None:
+        if not _CAN_LOCK:
             return part, None
         # Another process may take a new file for an abandoned one until it is locked.
         with contextlib.suppress(FileNotFoundError):
             descriptor = _open(part)
             # Without locks on this file system, temporary files are never removed by others.
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock_descriptor(descriptor)
             if os.fstat(descriptor).st_nlink:
                 return part, descriptor
             os.close(descriptor)
@@ -192,7 +190,7 @@ def _create_locked(path: Path, is_folder: bool) -> tuple[Path, int | None]:
 
 def _remove_abandoned(folder: Path) -> None:
     """Removes the temporary files and folders of processes that were killed."""
-    if fcntl is None:
+    if not _CAN_LOCK:
         return
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -201,9 +199,9 @@ def _remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(OSError):
             descriptor = _open(part)
             try:
-                # Fails while the writer lives, and on file systems without locks.
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(part)
+                # False while the writer lives; OSError on file systems without locks.
+                if lock_descriptor(descriptor, blocking=False):
+                    _remove(part)
             finally:
                 os.close(descriptor)
 

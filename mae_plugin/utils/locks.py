@@ -1,10 +1,7 @@
-"""Locks on the file system, each held by one process and released by the system when that process
-ends.
-"""
+"""Locks on the file system that state which process holds them, on top of the filelock package."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -12,12 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Seconds after which a process that waits for a lock says so.
+import filelock
+
+# Seconds of waiting after which the holder of a lock is reported.
 PATIENCE = 1.0
+# Seconds between two attempts to acquire a lock.
+_INTERVAL = 0.05
 
 
 class LockedError(Exception):
-    """Raised when another process holds a lock; ``holder`` names the process and its host."""
+    """Raised when another process holds a lock; ``holder`` names that process and its host."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f'locked by {holder}')
@@ -25,106 +26,95 @@ class LockedError(Exception):
 
 
 class FileLock:
-    """Holds an exclusive ``flock`` on a file, which names the process that holds it.
+    """Exclusive lock on a file that contains the name of the process that holds the lock.
 
-    The system releases the lock when the process ends, SIGKILL included. Processes forked while the
-    lock is held do not share it.
+    The operating system releases the lock when the process ends, even after SIGKILL. A process
+    forked while the lock is held does not hold it.
 
     Args:
-        path: the lock file; it is created, and stays unless :meth:`release` removes it.
+        path: the lock file. It is created, and stays unless :meth:`release` removes it.
     """
-
-    _held: set[FileLock] = set()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._descriptor: int | None = None
+        # A lock that is only a file (fallback_to_soft) would outlive a killed process.
+        self._lock = filelock.FileLock(
+            self.path, thread_local=False, fallback_to_soft=False, on_acquired=_write_holder
+        )
 
     def acquire(self) -> None:
-        """Takes the lock.
+        """Acquires the lock; has no effect if this object holds it already.
 
         Raises:
-            LockedError: if another process holds it.
+            LockedError: if another process holds the lock.
             OSError: if the file cannot be opened for writing, or its file system has no locks.
         """
-        while self._descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        while not self._lock.is_locked:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout:
                 # The former holder may have removed the file after it was opened here.
-                if self._is_at_path(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(
-                        descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0
-                    )
-                    self._descriptor, descriptor = descriptor, -1
-            except BlockingIOError:
-                raise LockedError(self._read_holder()) from None
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
-        self._held.add(self)
+                if self.path.exists():
+                    raise LockedError(self._read_holder()) from None
+        _held.add(self)
 
     def release(self, remove: bool = False) -> None:
-        """Releases the lock if it is held; ``remove`` deletes the file first."""
-        if self._descriptor is not None:
-            if remove:
-                self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-            self._held.discard(self)
-
-    def _is_at_path(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+        """Releases the lock if this object holds it; ``remove`` deletes the file."""
+        if not self._lock.is_locked:
+            return
+        if remove:
+            # Before the release: afterwards, the file may be another process's lock.
+            self.path.unlink(missing_ok=True)
+        self._lock.release()
+        _held.discard(self)
 
     def _read_holder(self) -> str:
-        # A process that has just taken the lock may not have written its name yet.
+        """Reads which process holds the lock."""
+        # A process that has just acquired the lock may not have written its name yet.
         for _ in range(20):
-            if (
-                holder := self.path.read_text(errors='replace').strip()
-                if self.path.is_file()
-                else ''
-            ):
+            holder = ''
+            if self.path.is_file():
+                holder = self.path.read_text(errors='replace').strip()
+            if holder:
                 return holder
             time.sleep(0.01)
         return 'another process'
 
 
-def _close_in_child() -> None:
-    # A forked process that kept the descriptor would hold the lock for as long as it lives.
-    for lock in list(FileLock._held):
-        lock.release()
+# filelock releases the lock of an object that is garbage-collected.
+_held: set[FileLock] = set()
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+def _write_holder(descriptor: int) -> None:
+    """Replaces the content of a lock file by the name of this process and its host."""
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
 
 
 @contextmanager
 def waiting_lock(path: str | Path, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock of a file within the context, after waiting for other processes to release it.
+    """Holds the lock on a file in the context, after waiting until other processes release it.
 
     Args:
         path: the lock file.
-        on_wait: called once, with the holder, after a second of waiting.
+        on_wait: called once, with the holder, after ``PATIENCE`` seconds of waiting.
 
     Raises:
         OSError: as for :meth:`FileLock.acquire`.
     """
     lock = FileLock(path)
-    waited, told = 0.0, False
+    waited, reported = 0.0, False
     while True:
         try:
             lock.acquire()
             break
         except LockedError as error:
-            if waited >= PATIENCE and not told:
+            if waited >= PATIENCE and not reported:
                 on_wait(error.holder)
-                told = True
-        time.sleep(0.05)
-        waited += 0.05
+                reported = True
+        time.sleep(_INTERVAL)
+        waited += _INTERVAL
     try:
         yield
     finally:

@@ -170,9 +170,9 @@ def test_names_are_on_disk_too(tmp_path, monkeypatch):
     assert synced[-1] == str(tmp_path) and len(synced) == 4
 
 
-def test_without_fcntl(tmp_path, monkeypatch):
-    """On Windows, which has no fcntl, files and folders are written all the same."""
-    monkeypatch.setattr(atomic_files, 'fcntl', None)
+def test_on_windows(tmp_path, monkeypatch):
+    """On Windows, where no temporary file is locked, files and folders are written all the same."""
+    monkeypatch.setattr(atomic_files, '_CAN_LOCK', False)
     write_atomically(tmp_path / 'a', b'whole')
     with staged(tmp_path / 'b') as part:
         part.write_text('whole')

@@ -1,5 +1,6 @@
 """Locks that end with their process, and say who holds them."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -52,13 +53,14 @@ def test_a_lock_file_that_its_holder_removed(tmp_path, monkeypatch):
     """
     first, second = FileLock(tmp_path / 'lock'), FileLock(tmp_path / 'lock')
     first.acquire()
-    flock = locks.fcntl.flock
+    flock = fcntl.flock
 
     def remove_first(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
         first.release(remove=True)
         flock(descriptor, operation)
 
-    monkeypatch.setattr(locks.fcntl, 'flock', remove_first)
+    monkeypatch.setattr(fcntl, 'flock', remove_first)
     second.acquire()
     monkeypatch.undo()
     with pytest.raises(LockedError):
