@@ -1,1 +1,1 @@
-"""Measurements of the project beside its rivals; each file prints its own tables."""
+"""Comparisons of the plugin with other implementations; each module prints its own tables."""

@@ -1,9 +1,9 @@
-"""Times the kernels of scaled_dot_product_attention at the lengths and head sizes of MAE's layers.
+"""Compares the kernels of scaled_dot_product_attention at the lengths and head sizes of MAE.
 
 python -m benchmarks.attention
 
-Forward and backward, in bfloat16 on a GPU and float32 on a CPU; torch's own choice stands beside
-each kernel, since it is what the models use.
+Forward and backward, in bfloat16 on a GPU and float32 on a CPU. The models use the choice of torch,
+which is the first column.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .report import circumstances, synchronize, write_json
 
-# Where they occur: (heads, length, head size).
+# Layers of MAE: (heads, length, head size).
 SHAPES = {
     'encoder of B, 75 % masked': (12, 50, 64),
     'encoder of L, 75 % masked': (16, 50, 64),
@@ -45,15 +45,17 @@ KERNELS = {
 def seconds(
     kernel: SDPBackend | None, qkv: torch.Tensor, gradient: torch.Tensor, repeats: int
 ) -> float:
-    """Mean time of a forward and a backward pass; RuntimeError if the kernel does not take such
-    tensors.
+    """Measures the mean seconds of a forward and a backward pass.
+
+    Raises:
+        RuntimeError: if the kernel does not support such tensors.
     """
     synchronize(qkv.device)
     begin = time.perf_counter()
     with nullcontext() if kernel is None else sdpa_kernel(kernel):
         for _ in range(repeats):
-            # As the layers do: one projection gives all three, and heads are joined at the end.
-            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            # As in the layers: one projection gives all three, and heads are joined at the end.
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, size)
             scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).backward(
                 gradient
             )
@@ -63,12 +65,10 @@ def seconds(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description='Time the kernels of attention on the shapes of MAE.'
-    )
+    parser = argparse.ArgumentParser(description='Compare attention kernels at the shapes of MAE.')
     cuda = torch.cuda.is_available()
     parser.add_argument('--batch', type=int, default=512 if cuda else 8, help='images')
-    parser.add_argument('--rounds', type=int, default=20, help='turns of every kernel')
+    parser.add_argument('--rounds', type=int, default=20, help='rounds per kernel')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
     device, dtype = (

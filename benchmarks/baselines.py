@@ -1,6 +1,4 @@
-"""MAE's training step in several implementations, each from a batch of uint8 images to updated
-weights.
-"""
+"""Training steps of MAE in several implementations, from uint8 images to updated weights."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass
 class Arch:
-    """Sizes of an encoder; the decoder is always the paper's, 8 blocks of 512."""
+    """Sizes of an encoder. The decoder is always that of the paper, 8 blocks of width 512."""
 
     name: str
     width: int
@@ -36,7 +34,7 @@ class Arch:
 
     @property
     def mmpretrain(self) -> dict:
-        """As mmpretrain's ``arch``."""
+        """Returns the sizes in the form of mmpretrain's argument ``arch``."""
         return dict(
             embed_dims=self.width,
             num_layers=self.depth,
@@ -54,7 +52,7 @@ ARCHS = {
 
 
 def ours(arch: Arch, img_size: int = 224) -> nn.Module:
-    """This plugin's model."""
+    """Builds the model of this plugin."""
     config = Config.fromfile(CONFIGS / '_base_' / 'mae_vit-base-p16.py').model
     config.backbone.update(arch=arch.mmpretrain, patch_size=arch.patch, img_size=img_size)
     config.pop('data_preprocessor')
@@ -62,9 +60,7 @@ def ours(arch: Arch, img_size: int = 224) -> nn.Module:
 
 
 class MaskTokensInEncoder(nn.Module):
-    """The paper's ablation (table 1c): mask tokens go through the encoder, so it works on every
-    patch.
-    """
+    """Ablation of the paper (table 1c): the encoder processes mask tokens, and so every patch."""
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
@@ -72,14 +68,15 @@ class MaskTokensInEncoder(nn.Module):
         self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, arch.width))
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """The usual loss on removed patches."""
+        """Computes the loss on removed patches."""
         encoder, decoder = self.mae.backbone, self.mae.neck
         masking = encoder.make_masking(images)
+        # (B, L, D), with the mask token in place of removed patches.
         tokens = torch.where(
             masking.mask[..., None].bool(), self.encoder_mask_token, encoder.patch_embed(images)[0]
         )
         cls_token = encoder.cls_token.expand(len(images), -1, -1)
-        x = torch.cat([cls_token, tokens], dim=1) + encoder.pos_embed
+        x = torch.cat([cls_token, tokens], dim=1) + encoder.pos_embed  # (B, 1 + L, D)
         for layer in encoder.layers:
             x = layer(x)
         x = decoder.decoder_embed(encoder.ln1(x)) + decoder.decoder_pos_embed
@@ -89,8 +86,8 @@ class MaskTokensInEncoder(nn.Module):
         return dict(loss=self.mae.head.loss(pred, images, masking.mask))
 
 
-def mmpretrains(arch: Arch) -> nn.Module:
-    """mmpretrain's own classes."""
+def mmpretrain_mae(arch: Arch) -> nn.Module:
+    """Builds the model from mmpretrain's own classes."""
     grid = 224 // arch.patch
     loss = dict(type='PixelReconstructionLoss', criterion='L2')
     return mmpretrain_models.MAE(
@@ -105,7 +102,7 @@ def mmpretrains(arch: Arch) -> nn.Module:
 
 
 class HuggingFace(nn.Module):
-    """``transformers``' ViTMAEForPreTraining."""
+    """``ViTMAEForPreTraining`` of ``transformers``."""
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
@@ -122,12 +119,12 @@ class HuggingFace(nn.Module):
         self.model = ViTMAEForPreTraining(config)
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Its loss."""
+        """Computes the loss of the wrapped model."""
         return dict(loss=self.model(images).loss)
 
 
 class Lightly(nn.Module):
-    """``lightly``'s modules for MAE over timm's ViT, put together as its documentation does."""
+    """Modules of ``lightly`` over timm's ViT, composed as in the documentation of ``lightly``."""
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
@@ -149,7 +146,7 @@ class Lightly(nn.Module):
         )
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of normalised removed patches."""
+        """Computes the mean squared error of normalized removed patches."""
         utils, length = self.utils, self.encoder.sequence_length
         keep, removed = utils.random_token_mask(
             (len(images), length), mask_ratio=0.75, device=images.device
@@ -164,8 +161,8 @@ class Lightly(nn.Module):
 
 
 @dataclass
-class Side:
-    """One implementation with its optimiser, ready to step."""
+class Implementation:
+    """One implementation with its optimizer."""
 
     name: str
     model: nn.Module
@@ -182,28 +179,24 @@ class Side:
         self.loss = self.model.loss
 
     def compile(self) -> None:
-        """Compiles the loss: our model by its own method, the others as a whole."""
+        """Compiles the loss: of this plugin by ``MAE.compile``, of the others as a whole."""
         if isinstance(self.model, mae_plugin.MAE):
             self.model.compile(mode='reduce-overhead' if self.name == GRAPHS else None)
         else:
             self.loss = torch.compile(self.model.loss, dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, W) to the loss."""
+        """Computes the loss of uint8 images (B, 3, H, W)."""
         inputs = (images.float() - self.mean) / self.std
         kind = images.device.type
         with nullcontext() if self.dtype is None else torch.autocast(kind, self.dtype):
-            # mmpretrain asks for the annotations that MAE does not use.
-            extra = (
-                ([],)
-                if isinstance(self.model, mmpretrain_models.MAE)
-                and not isinstance(self.model, mae_plugin.MAE)
-                else ()
-            )
-            return self.loss(inputs, *extra)['loss']
+            # mmpretrain requires the argument for annotations, which MAE does not use.
+            if isinstance(self.model, mmpretrain_models.MAE):
+                return self.loss(inputs, [])['loss']
+            return self.loss(inputs)['loss']
 
     def step(self, images: Tensor) -> None:
-        """One step of training."""
+        """Runs one training step."""
         loss = self.forward(images)
         if self.scaler is None:
             loss.backward()
@@ -215,15 +208,15 @@ class Side:
         self.optimizer.zero_grad()
 
 
-# As mae_plugin, with torch.compile's CUDA graphs.
+# mae_plugin with the CUDA graphs of torch.compile.
 GRAPHS = 'mae_plugin, CUDA graphs'
 
-# What each side is: model, whether it is tuned (merged groups, fused AdamW, on a GPU compiled).
-SIDES: dict[str, tuple[Callable[[Arch], nn.Module], bool]] = {
+# (model, tuned): tuned implementations use merged groups, fused AdamW and, on a GPU, compilation.
+IMPLEMENTATIONS: dict[str, tuple[Callable[[Arch], nn.Module], bool]] = {
     'mae_plugin': (ours, True),
     GRAPHS: (ours, True),
-    'mmpretrain': (mmpretrains, False),
-    'mmpretrain, tuned': (mmpretrains, True),
+    'mmpretrain': (mmpretrain_mae, False),
+    'mmpretrain, tuned': (mmpretrain_mae, True),
     'transformers': (HuggingFace, False),
     'transformers, tuned': (HuggingFace, True),
     'lightly': (Lightly, False),
@@ -232,16 +225,20 @@ SIDES: dict[str, tuple[Callable[[Arch], nn.Module], bool]] = {
 }
 
 
-def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool, **sizes: int) -> Side:
-    """Builds a side as its users have it, or tuned: fused AdamW, and on a GPU bfloat16 and
-    torch.compile.
+def build(
+    name: str, arch: Arch, device: torch.device, compile_tuned: bool, **sizes: int
+) -> Implementation:
+    """Builds an implementation as shipped, or tuned.
+
+    Tuned means fused AdamW with merged parameter groups, and on a GPU bfloat16 and
+    ``torch.compile``.
 
     Raises:
-        ImportError: if its library is not installed.
+        ImportError: if the library of the implementation is not installed.
     """
     init_default_scope('mmpretrain')
     MMLogger.get_current_instance().setLevel('ERROR')
-    kind, tuned = SIDES[name]
+    kind, tuned = IMPLEMENTATIONS[name]
     torch.manual_seed(0)
     model = kind(arch, **sizes).to(device).train()
     config = copy.deepcopy(Config.fromfile(CONFIGS / '_base_' / 'pretrain_in1k.py').optim_wrapper)
@@ -251,11 +248,12 @@ def build(name: str, arch: Arch, device: torch.device, compile_tuned: bool, **si
         config.optimizer.pop('fused')
         config.constructor = 'DefaultOptimWrapperConstructor'
     if device.type == 'cuda':
-        # mmpretrain's recipe trains in float16 with a scaler; the others' examples leave it open.
+        # mmpretrain's recipe uses float16 with a loss scaler; the others do not fix a precision.
         as_shipped = name == 'mmpretrain'
         dtype = torch.float16 if as_shipped else torch.bfloat16
         scaler = torch.amp.GradScaler('cuda') if as_shipped else None
-    side = Side(name, model, build_optim_wrapper(model, config).optimizer, dtype, scaler)
+    optimizer = build_optim_wrapper(model, config).optimizer
+    implementation = Implementation(name, model, optimizer, dtype, scaler)
     if tuned and compile_tuned:
-        side.compile()
-    return side
+        implementation.compile()
+    return implementation

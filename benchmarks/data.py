@@ -1,12 +1,10 @@
-"""How fast photographs become crops: mmpretrain's pipeline, this plugin's, torchvision's and
-DALI's, in turns.
+"""Compares the speed from JPEG file to crop: mmpretrain, this plugin, torchvision and DALI.
 
 python -m benchmarks.data PHOTOGRAPHS [--large LARGE_PHOTOGRAPHS]
 
-PHOTOGRAPHS is a folder of JPEG files. Tar files prepared from it at 256 px, and files of 12
-megapixels that are mosaics of it, are made in a temporary folder; so are files of 12 megapixels of
-the large photographs that --large names. Tables of a core by itself, and of data loaders of 1
-worker and more. DALI takes part where it is installed.
+PHOTOGRAPHS is a folder of JPEG files. A temporary folder holds tar files made from it at 256 px,
+mosaics of 12 megapixels made from it, and the photographs of --large resized to 12 megapixels. The
+tables cover one core, and data loaders with 1 worker and more. DALI is included if it is installed.
 """
 
 from __future__ import annotations
@@ -53,16 +51,14 @@ STOCK = [
 ]
 
 Pass = Callable[[], int]
-"""Goes through all images once and says how many there were."""
+"""Function that reads all images once and returns their number."""
 
-# torch knows iterators by their address in memory, and wants none of these again.
+# torch identifies iterators by their address in memory, so ended ones are kept alive.
 _ENDED: list = []
 
 
 def mosaics(photographs: list[str], number: int = 8) -> Iterator[Image.Image]:
-    """Images of 12 megapixels with more detail than a camera's: as many photographs as it takes,
-    side by side.
-    """
+    """Yields images of 12 megapixels composed of photographs, with more detail than a camera's."""
     generator = np.random.default_rng(0)
     for _ in range(number):
         whole = Image.new('RGB', LARGE)
@@ -74,14 +70,14 @@ def mosaics(photographs: list[str], number: int = 8) -> Iterator[Image.Image]:
 
 
 def fitted(photographs: list[str]) -> Iterator[Image.Image]:
-    """Photographs of about 12 megapixels, of exactly 12."""
+    """Yields photographs of about 12 megapixels, resized to exactly 12."""
     for path in photographs:
         with Image.open(path) as photograph:
             yield ImageOps.fit(photograph.convert('RGB'), LARGE)
 
 
 def save(images: Iterator[Image.Image], folder: Path) -> list[str]:
-    """Saves images as a camera would, in one scan."""
+    """Saves images as JPEG files in one scan, as a camera does."""
     folder.mkdir()
     paths = []
     for image in track(images, description=folder.name, console=LOG):
@@ -91,12 +87,12 @@ def save(images: Iterator[Image.Image], folder: Path) -> list[str]:
 
 
 def photographs_of(folder: str) -> list[str]:
-    """Paths of all images in a folder."""
+    """Returns the paths of all images in a folder."""
     return [os.path.join(folder, name) for name in scan_folder(folder)[0]]
 
 
 def dataset(kind: str, root: str, pack: bool = False, **crop) -> torch.utils.data.Dataset:
-    """mmpretrain's dataset and pipeline, or ours."""
+    """Builds the dataset and pipeline of mmpretrain (``kind='stock'``) or of this plugin."""
     if kind == 'stock':
         config = dict(type='CustomDataset', pipeline=list(STOCK), with_label=False)
     else:
@@ -107,7 +103,7 @@ def dataset(kind: str, root: str, pack: bool = False, **crop) -> torch.utils.dat
 
 
 def through(images: torch.utils.data.Dataset) -> Pass:
-    """A pass through a dataset."""
+    """Returns a pass through a dataset."""
 
     def go() -> int:
         for i in range(len(images)):
@@ -118,7 +114,7 @@ def through(images: torch.utils.data.Dataset) -> Pass:
 
 
 def torchvision(paths: list[str]) -> Pass:
-    """A pass with torchvision's own decoder and transforms, on uint8 tensors."""
+    """Returns a pass with torchvision's own decoder and transforms, on uint8 tensors."""
     transform = v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -138,10 +134,10 @@ def torchvision(paths: list[str]) -> Pass:
 
 
 def dali(paths: list[str]) -> Pass:
-    """A pass with DALI on one thread; its decoder takes the crop and decodes little else.
+    """Returns a pass with DALI on one thread, whose decoder decodes little more than the crop.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if DALI is not installed.
     """
     from nvidia.dali import fn, pipeline_def, types
 
@@ -172,21 +168,21 @@ def dali(paths: list[str]) -> Pass:
 
 
 def endless_batches(images: torch.utils.data.Dataset, workers: int, batch: int) -> Iterator[list]:
-    """Batches of a data loader, one epoch after the other without a pause between."""
+    """Returns an iterator over batches of a data loader without pauses between epochs."""
     sampler = RandomSampler(images, replacement=True, num_samples=10**9)
     return iter(
         DataLoader(images, batch, sampler=sampler, num_workers=workers, collate_fn=default_collate)
     )
 
 
-def time_passes(sides: dict[str, Pass], rounds: int, what: str) -> dict[str, list[float]]:
-    """Images a second of one core of every side in every round."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for go in sides.values():
+def time_passes(passes: dict[str, Pass], rounds: int, what: str) -> dict[str, list[float]]:
+    """Measures images per second on one core, for every implementation and round."""
+    rates: dict[str, list[float]] = {name: [] for name in passes}
+    for go in passes.values():
         go()
-    # Time of the processor, since that of the clock depends on what else the machine does.
+    # Processor time, because wall time depends on other work of the machine.
     for _ in track(range(rounds), description=what, console=LOG):
-        for name, go in sides.items():
+        for name, go in passes.items():
             begin = time.process_time()
             number = go()
             rates[name].append(number / (time.process_time() - begin))
@@ -196,12 +192,12 @@ def time_passes(sides: dict[str, Pass], rounds: int, what: str) -> dict[str, lis
 def time_loaders(
     roots: dict[str, tuple[str, str]], workers: int, rounds: int, batch: int = 50
 ) -> dict:
-    """Images a second of data loaders, each of which runs alone for its turn."""
+    """Measures images per second of data loaders, one loader at a time."""
     rates: dict[str, list[float]] = {name: [] for name in roots}
     for _ in track(range(rounds), description=f'{workers} workers', console=LOG):
         for name, (kind, root) in roots.items():
             batches = endless_batches(dataset(kind, root, pack=True), workers, batch)
-            # Until all workers have started and the queues are full.
+            # Warm up until all workers have started and the queues are full.
             for _ in range(2 * workers + 2):
                 next(batches)
             begin = time.perf_counter()
@@ -214,7 +210,7 @@ def time_loaders(
 
 
 def show(title: str, rates: dict[str, list[float]], stock: str) -> None:
-    """Prints a table with every side over the stock one, paired within rounds."""
+    """Prints a table with ratios to the implementation ``stock``, paired within rounds."""
     table = Table(title=title)
     for head in ('', 'images/s', 'spread', f'over {stock}'):
         table.add_column(head, justify='right' if head else 'left')
@@ -228,7 +224,7 @@ def show(title: str, rates: dict[str, list[float]], stock: str) -> None:
 
 
 def differences(paths: list[str], reduce: bool = False) -> dict[str, float]:
-    """How far ours are from images that Pillow decodes and resizes as a whole, in levels of 255."""
+    """Compares pixels with images that Pillow decodes and resizes, in levels of 255."""
     from mae_plugin.data.crop import resize
 
     values = []
@@ -247,10 +243,10 @@ def differences(paths: list[str], reduce: bool = False) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Measure how fast photographs become crops.')
+    parser = argparse.ArgumentParser(description='Compare the speed from JPEG file to crop.')
     parser.add_argument('photographs', help='folder of JPEG files')
     parser.add_argument('--large', help='folder of photographs of about 12 megapixels')
-    parser.add_argument('--rounds', type=int, default=9, help='turns of every side')
+    parser.add_argument('--rounds', type=int, default=9, help='rounds per implementation')
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), help='largest number of data-loader workers'
     )
@@ -297,7 +293,7 @@ def main() -> None:
                 statistics.mean(os.path.getsize(path) for path in files) * 8 / (LARGE[0] * LARGE[1])
             )
             rates = figures[f'core, {name}'] = time_passes(big, args.rounds, name)
-            show(f'one core, {len(files)} {name}, {bits:.1f} bits a pixel', rates, 'mmpretrain')
+            show(f'one core, {len(files)} {name}, {bits:.1f} bits per pixel', rates, 'mmpretrain')
 
         roots = {
             'mmpretrain': ('stock', args.photographs),
@@ -308,8 +304,8 @@ def main() -> None:
             rates = figures[f'{workers} workers'] = time_loaders(roots, workers, args.rounds)
             show(f'a data loader of {workers} workers', rates, 'mmpretrain')
 
-        table = Table(title="whole images resized, beside Pillow's bicubic, in levels of 255")
-        for head in ('', 'mean', 'pixels off by more than 2', 'greatest'):
+        table = Table(title="difference of whole images from Pillow's bicubic, in levels of 255")
+        for head in ('', 'mean', 'pixels with more than 2', 'maximum'):
             table.add_column(head, justify='right' if head else 'left')
         compared = {'photographs': differences(paths)}
         for name, files in large.items():

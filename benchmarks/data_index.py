@@ -1,11 +1,9 @@
-"""What an index of very many images costs: time to make and to open it again, memory of the workers
-that read it.
+"""Measures the cost of an index of many images: time to build and reopen, memory of workers.
 
 python -m benchmarks.data_index
 
-Makes a folder tree of small files for the first table. For the second, an index of images that do
-not exist takes the place of a small one: workers look names up in it, as they would before they
-read.
+The first table uses a folder tree of small files. The second uses an index of images that do not
+exist: workers read names from it as they do before they read files.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ LOG = Console(stderr=True)
 
 
 def make_tree(root: Path, images: int, per_folder: int = 1000) -> None:
-    """Writes so many small files into folders."""
+    """Writes small files into folders of ``per_folder`` files."""
     for first in track(range(0, images, per_folder), description='files', console=LOG):
         folder = root / f'{first // per_folder:06d}'
         folder.mkdir(parents=True)
@@ -47,13 +45,13 @@ def make_tree(root: Path, images: int, per_folder: int = 1000) -> None:
 
 
 def time_opening(root: Path, folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds to list a folder: for the first time, again, and by mmpretrain, in turns."""
+    """Measures the seconds to list a folder: first time, second time, and by mmpretrain."""
     times: dict[str, list[float]] = {
-        'the first time': [],
-        'again': [],
+        'first time': [],
+        'second time': [],
         "mmpretrain's CustomDataset": [],
     }
-    # A folder that changed a moment ago is not trusted.
+    # An index of a folder that has just changed is not reused.
     time.sleep(3)
     for i in range(rounds):
         for name, taken in times.items():
@@ -67,7 +65,7 @@ def time_opening(root: Path, folder: Path, rounds: int) -> dict[str, list[float]
 
 
 def write_large_index(root: Path, folder: Path, images: int) -> None:
-    """Lets the index of a folder say that it holds so many images."""
+    """Writes an index that lists ``images`` images for a folder that holds one."""
     (root / 'some').mkdir(parents=True)
     (root / 'some' / 'image.jpg').write_bytes(b'\xff\xd8')
     time.sleep(3)
@@ -81,9 +79,7 @@ def write_large_index(root: Path, folder: Path, images: int) -> None:
 
 
 def memory_of_workers(root: Path, folder: Path, workers: int, batches: int) -> list[dict[str, int]]:
-    """Bytes of each worker after so many batches of 256: all that it sees, and what it shares with
-    nobody.
-    """
+    """Measures RSS, PSS and USS of each worker in bytes after ``batches`` batches of 256."""
     images = SeededDataset(IndexedImages(data_root=str(root), index_dir=str(folder), pipeline=[]))
     sampler = ResumableSampler(images, seed=0)
     loader = DataLoader(
@@ -100,22 +96,22 @@ def memory_of_workers(root: Path, folder: Path, workers: int, batches: int) -> l
 def _memory(pid: int) -> Iterator[tuple[str, int]]:
     lines = Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()[1:]
     sizes = {line.split(':')[0]: int(line.split()[1]) * 1024 for line in lines}
-    yield 'seen', sizes['Rss']
-    yield 'share', sizes['Pss']
-    yield 'own', sizes['Private_Clean'] + sizes['Private_Dirty']
+    yield 'rss', sizes['Rss']
+    yield 'pss', sizes['Pss']
+    yield 'uss', sizes['Private_Clean'] + sizes['Private_Dirty']
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Measure what an index of very many images costs.')
+    parser = argparse.ArgumentParser(description='Measure the cost of an index of many images.')
     parser.add_argument('--files', type=int, default=100_000, help='files of the folder tree')
     parser.add_argument('--entries', type=int, default=10_000_000, help='images of the large index')
     parser.add_argument(
         '--workers', type=int, nargs='+', default=[1, 2, 4], help='data-loader workers'
     )
     parser.add_argument(
-        '--batches', type=int, default=2000, help='batches of 256 before memory is looked at'
+        '--batches', type=int, default=2000, help='batches of 256 before memory is measured'
     )
-    parser.add_argument('--rounds', type=int, default=5, help='turns')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
     where = circumstances(torch.device('cpu'))
@@ -132,8 +128,8 @@ def main() -> None:
         Console(width=100).print(table)
 
         write_large_index(folder / 'few', folder / 'index', args.entries)
-        table = Table(title=f'an index of {args.entries:,} images: MB of a worker')
-        for head in ('workers', 'seen (RSS)', 'its share (PSS)', 'its own (USS)'):
+        table = Table(title=f'an index of {args.entries:,} images: MB per worker')
+        for head in ('workers', 'RSS', 'PSS (proportional share)', 'USS (unique)'):
             table.add_column(head, justify='right')
         memory = {}
         for workers in args.workers:
@@ -141,12 +137,12 @@ def main() -> None:
                 folder / 'few', folder / 'index', workers, args.batches
             )
             greatest = (
-                max(worker[name] for worker in memory[workers]) for name in ('seen', 'share', 'own')
+                max(worker[name] for worker in memory[workers]) for name in ('rss', 'pss', 'uss')
             )
             table.add_row(str(workers), *(f'{size / 1e6:.0f}' for size in greatest))
         Console(width=100).print(table)
     write_json(args.json, circumstances=where, times=times, memory=memory)
-    # Workers were ended without ceremony, which torch would wait for at exit.
+    # The workers were killed, and torch would wait for them at exit.
     os._exit(0)
 
 

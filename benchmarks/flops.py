@@ -1,4 +1,4 @@
-"""FLOPs of a training step, forward and backward, counted exactly by torch; needs no GPU.
+"""Counts the FLOPs of a training step, forward and backward, exactly and without a GPU.
 
 python -m benchmarks.flops --arch b
 """
@@ -15,28 +15,28 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .baselines import ARCHS, GRAPHS, SIDES, Arch, build
+from .baselines import ARCHS, GRAPHS, IMPLEMENTATIONS, Arch, build
 
 
 def count(name: str, arch: Arch) -> int:
-    """FLOPs of one image, forward and backward; two for every multiply-add."""
-    side = build(name, arch, torch.device('cpu'), compile_tuned=False)
+    """Counts the FLOPs of one image, forward and backward, two per multiply-add."""
+    implementation = build(name, arch, torch.device('cpu'), compile_tuned=False)
     images = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
-    # In the plain form of attention every product is a matrix product, which the counter knows.
+    # The counter covers matrix products, and the plain form of attention consists of them.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        side.forward(images).backward()
+        implementation.forward(images).backward()
     return counter.get_total_flops()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description='Count the FLOPs of a training step of every implementation.'
+        description='Count the FLOPs of a training step of each implementation.'
     )
     parser.add_argument('--arch', choices=list(ARCHS), nargs='+', default=['b'], help='encoders')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
-    # The others compute the same.
-    names = [name for name in SIDES if not name.endswith(', tuned') and name != GRAPHS]
+    # Tuned implementations compute the same.
+    names = [name for name in IMPLEMENTATIONS if not name.endswith(', tuned') and name != GRAPHS]
     table = Table(title=f'GFLOP of a step per image, counted by torch {torch.__version__}')
     table.add_column('')
     counts: dict[str, dict[str, int]] = {}
@@ -47,7 +47,7 @@ def main() -> None:
             try:
                 counts[key][name] = count(name, ARCHS[key])
             except ImportError as error:
-                Console(stderr=True).print(f'{name} is left out: {error}', markup=False)
+                Console(stderr=True).print(f'skipping {name}: {error}', markup=False)
     for name in names:
         cells = []
         for key in args.arch:

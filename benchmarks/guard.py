@@ -1,10 +1,10 @@
-"""What it costs a training step to skip updates that are not finite, and to be stopped by a signal.
+"""Measures the cost of skipping updates that are not finite, and of stopping on a signal.
 
 python -m benchmarks.guard
 
-Takes turns: a whole step, then all that the guard adds to one, on gradients of the same model. The
-last row is the question that processes ask each other after every step, by itself: during training,
-nobody waits for the answer.
+Alternates between a whole step and the operations that the guard adds, on gradients of the same
+model. The last row is the exchange between ranks after every step, measured alone. In training, the
+exchange overlaps with the next step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOG = Console(stderr=True)
 
 
 class NoUpdate(torch.optim.SGD):
-    """An optimiser that lets be, so that what is left of an update is the guard."""
+    """Optimizer without an update, so that the time of an update is that of the guard."""
 
     _step_supports_amp_scaling = True
 
@@ -37,14 +37,16 @@ class NoUpdate(torch.optim.SGD):
         """Does nothing."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Keeps the gradients for the next turn."""
+        """Keeps the gradients for the next round."""
 
 
 def time_of_guard(args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of a step, and of the guard, in turns."""
-    side = build('mae_plugin', ARCHS[args.arch], device, compile_tuned=device.type == 'cuda')
+    """Measures the seconds of a step and of the guard, in turns."""
+    implementation = build(
+        'mae_plugin', ARCHS[args.arch], device, compile_tuned=device.type == 'cuda'
+    )
     images = torch.randint(0, 256, (args.batch, 3, 224, 224), dtype=torch.uint8, device=device)
-    parameters = [p for p in side.model.parameters() if p.requires_grad]
+    parameters = [p for p in implementation.model.parameters() if p.requires_grad]
     guard = AutoAmpOptimWrapper(optimizer=NoUpdate(parameters, lr=0.0))
     times: dict[str, list[float]] = {'step': [], 'guard': []}
 
@@ -55,9 +57,9 @@ def time_of_guard(args: argparse.Namespace, device: torch.device) -> dict[str, l
         synchronize(device)
         times[name].append(time.perf_counter() - begin)
 
-    side.step(images)
-    for _ in track(range(args.rounds), description='turns', console=LOG):
-        timed('step', lambda: side.step(images))
+    implementation.step(images)
+    for _ in track(range(args.rounds), description='rounds', console=LOG):
+        timed('step', lambda: implementation.step(images))
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, 1e-3)
         loss = torch.ones((), device=device, requires_grad=True)
@@ -65,8 +67,8 @@ def time_of_guard(args: argparse.Namespace, device: torch.device) -> dict[str, l
     return times
 
 
-def time_of_question(steps: int, port: int) -> float:
-    """Seconds a step of asking two processes on this machine whether one was told to stop."""
+def time_of_exchange(steps: int, port: int) -> float:
+    """Measures the seconds per step of the exchange of stop signals between two processes."""
     child = os.fork()
     rank = int(child == 0)
     torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
@@ -85,16 +87,18 @@ def time_of_question(steps: int, port: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Measure what the guard adds to a training step.')
+    parser = argparse.ArgumentParser(
+        description='Measure the overhead of the guard in a training step.'
+    )
     cuda = torch.cuda.is_available()
     parser.add_argument('--arch', choices=list(ARCHS), default='b', help='encoder')
-    parser.add_argument('--batch', type=int, default=64 if cuda else 8, help='images a step')
-    parser.add_argument('--rounds', type=int, default=50 if cuda else 10, help='turns')
-    parser.add_argument('--port', type=int, default=29511, help='free port, for the question')
+    parser.add_argument('--batch', type=int, default=64 if cuda else 8, help='images per step')
+    parser.add_argument('--rounds', type=int, default=50 if cuda else 10, help='rounds')
+    parser.add_argument('--port', type=int, default=29511, help='free port for the exchange')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
-    # Before anything starts threads, which a forked process would lack.
-    question = time_of_question(1000, args.port)
+    # Before any threads start, because a forked process would lack them.
+    exchange = time_of_exchange(1000, args.port)
     device = torch.device('cuda' if cuda else 'cpu')
     where = circumstances(device)
     print(', '.join(f'{name} {value}' for name, value in where.items()))
@@ -107,9 +111,9 @@ def main() -> None:
     table.add_row('step', f'{1e3 * statistics.median(times["step"]):.1f}', '', '')
     share, most = f'{statistics.median(shares):.2%}', f'{max(shares):.2%}'
     table.add_row('guard', f'{1e3 * statistics.median(times["guard"]):.1f}', share, most)
-    table.add_row('question, two processes', f'{1e3 * question:.2f}', '', '')
+    table.add_row('exchange, two processes', f'{1e3 * exchange:.2f}', '', '')
     Console(width=100).print(table)
-    write_json(args.json, circumstances=where, times=times, question=question)
+    write_json(args.json, circumstances=where, times=times, exchange=exchange)
 
 
 if __name__ == '__main__':

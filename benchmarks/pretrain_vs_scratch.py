@@ -1,12 +1,11 @@
-"""Does it learn? Pre-training against training from scratch on a dataset of class folders, and the
-tables of it.
+"""Compares pre-training with training from scratch on a dataset of class folders.
 
-python -m benchmarks.pretrain_vs_scratch FOLDER --out work_dirs/evidence
+python -m benchmarks.pretrain_vs_scratch FOLDER --out work_dirs/pretrain_vs_scratch
 
 FOLDER/train and FOLDER/val hold class folders, or tar files of them. Every run is tools/train.py
-with a recipe of configs/mae/small_data; the same line goes on where it was stopped. What a run came
-to is kept in OUT/logs, one small file each, and the tables are made of these files alone: --tables
-LOGS prints them again.
+with a recipe of configs/mae/small_data. The same command continues after an interruption. OUT/logs
+holds one small file per run. The tables are made from these files only: --tables LOGS prints them
+again.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ RATE, WARMUP = 'optim_wrapper.optimizer.lr', 'param_scheduler.warmup'
 
 @dataclass(frozen=True)
 class Size:
-    """The recipes of one size, and how long the short runs are."""
+    """Recipes of one size, and the length of the short runs."""
 
     pretrain: str
     finetune: str
     scratch: str
     short: int
-    """Epochs of the pre-trainings that only differ in a setting."""
+    """Epochs of the pre-training runs that differ in one setting."""
 
 
 SIZES = dict(
@@ -66,9 +65,9 @@ SIZES = dict(
     ),
 )
 
-# The same recipe with mmpretrain's own classes, which take their sizes in three places and draw
+# mmpretrain's own classes for the same recipe. They take sizes in three places and initialize
 # weights by init_cfg.
-_THEIR_MODULES = dict(
+_MMPRETRAIN_MODULES = dict(
     backbone='mmpretrain.models.selfsup.mae.MAEViT',
     neck='mmpretrain.models.necks.mae_neck.MAEPretrainDecoder',
     head='mmpretrain.models.heads.mae_head.MAEPretrainHead',
@@ -77,20 +76,18 @@ _THEIR_MODULES = dict(
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training."""
+    """One training run."""
 
     name: str
     config: str
     seed: int = 0
     start: str | None = None
-    """The run from whose last weights this one starts."""
+    """Name of the run whose last weights initialize this run."""
     options: dict = field(default_factory=dict)
 
 
 def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
-    """All runs, those that say most first, in an order in which each finds the weights that it
-    starts from.
-    """
+    """Lists all runs, the most informative first, each after the run that it starts from."""
     pairs = [
         [
             Run(f'pretrain-{seed}', size.pretrain, seed),
@@ -101,11 +98,11 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
     ]
     runs = [
         *pairs[0],
-        Run('pretrain-mmpretrain', size.pretrain, options=_theirs(size)),
+        Run('pretrain-mmpretrain', size.pretrain, options=_mmpretrain_options(size)),
         Run('finetune-mmpretrain', size.finetune, start='pretrain-mmpretrain'),
     ]
     untrained = {RATE: 0.0, EPOCHS: 1, WARMUP: 0, 'train_cfg.val_interval': 1}
-    # One step that changes nothing, so that the probe finds the weights as they were drawn.
+    # One step with learning rate 0, so that the probe evaluates the initial weights.
     untrained |= {'train_dataloader.dataset.indices': 1, 'train_dataloader.drop_last': False}
     runs.append(Run('untrained', size.pretrain, options=untrained))
     fewer = {'10': {EPOCHS: 4 * _config(size.finetune).train_cfg.max_epochs, BATCH: 64}}
@@ -154,10 +151,12 @@ def plan(size: Size, seeds: int, labels: dict[str, Path]) -> list[Run]:
 
 
 def _config(name: str) -> Config:
+    """Loads a recipe by name."""
     return Config.fromfile(ROOT / RECIPES / f'{name}.py')
 
 
-def _theirs(size: Size) -> dict:
+def _mmpretrain_options(size: Size) -> dict:
+    """Returns the options that replace the classes of this plugin by those of mmpretrain."""
     backbone = _config(size.pretrain).model.backbone
     sizes = dict(patch_size=backbone.patch_size)
     neck = dict(**sizes, num_patches=(backbone.img_size // backbone.patch_size) ** 2, in_chans=3)
@@ -167,7 +166,7 @@ def _theirs(size: Size) -> dict:
         for part, values in parts.items()
         for key, value in values.items()
     }
-    options |= {f'model.{part}.type': path for part, path in _THEIR_MODULES.items()}
+    options |= {f'model.{part}.type': path for part, path in _MMPRETRAIN_MODULES.items()}
     draw = [
         dict(type='Xavier', distribution='uniform', layer='Linear'),
         dict(type='Constant', val=1, layer='LayerNorm'),
@@ -176,9 +175,7 @@ def _theirs(size: Size) -> dict:
 
 
 def choose_labels(root: Path, out: Path) -> dict[str, Path]:
-    """Lists of 10 % and 1 % of the training images with their classes, the same share of every
-    class.
-    """
+    """Writes lists of 10 % and 1 % of the training images, the same share of every class."""
     images = IndexedImages(data_root=str(root), data_prefix='train', with_label=True, pipeline=[])
     by_class: dict[str, list[str]] = {}
     for i in torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist():
@@ -198,12 +195,12 @@ def choose_labels(root: Path, out: Path) -> dict[str, Path]:
 
 
 class Jobs:
-    """Runs trainings, so many at a time, and notes what they came to.
+    """Runs trainings, several at a time, and records their results.
 
     Args:
         root: the dataset.
         out: folder of the work dirs and of ``logs``.
-        at_a_time: processes; each gets its share of the cores.
+        at_a_time: number of processes, which share the cores equally.
     """
 
     def __init__(self, root: Path, out: Path, at_a_time: int) -> None:
@@ -213,10 +210,10 @@ class Jobs:
         self.running: dict[Run, subprocess.Popen] = {}
 
     def do(self, runs: list[Run]) -> None:
-        """Does all runs that have no log yet.
+        """Executes all runs that have no log yet.
 
         Raises:
-            RuntimeError: if one fails, or all are told to stop.
+            RuntimeError: if a run fails, or on SIGINT or SIGTERM.
         """
         missing = [run for run in runs if not self._log(run.name).is_file()]
         length = {run: _config(run.config).train_cfg.max_epochs for run in missing}
@@ -247,7 +244,7 @@ class Jobs:
                     names = ', '.join(run.name for run in self.running)
                     progress.update(bar, completed=now, description=names)
             except KeyboardInterrupt:
-                raise RuntimeError('stopped; the same line goes on from here') from None
+                raise RuntimeError('stopped; run the same command to continue') from None
             finally:
                 for process in self.running.values():
                     process.send_signal(signal.SIGTERM)
@@ -297,23 +294,24 @@ class Jobs:
         process = self.running.pop(run)
         output = self.out / run.name / 'output.txt'
         if process.returncode:
-            said = ' '.join(output.read_text().split('\n')[-3:])[-600:]
+            last_lines = ' '.join(output.read_text().split('\n')[-3:])[-600:]
             raise RuntimeError(
-                f'{run.name} ended with exit code {process.returncode}; {output} ends in: {said}'
+                f'{run.name} ended with exit code {process.returncode}; the last lines of {output} '
+                f'are: {last_lines}'
             )
         batch = Config.fromfile(self.out / run.name / 'config.py').train_dataloader.batch_size
         self._log(run.name).write_text(_compact(run, batch, read_log(self.out / run.name)))
 
 
 def _compact(run: Run, batch: int, records: list[dict]) -> str:
-    """What is kept of a run: its settings, and a line for each epoch."""
+    """Returns the log of a run as JSON: its settings, and one line per epoch."""
     trained = [record for record in records if 'loss' in record]
     since = [trained[0]['step']] + [b['step'] - a['step'] for a, b in pairwise(trained)]
     seconds = sum(number * record['time'] for number, record in zip(since, trained, strict=True))
     epochs: dict[int, dict] = {}
     epoch = 1
     for record in records:
-        # A validation stands after the training that it is of, and does not name it.
+        # The record of a validation follows that of its epoch and does not name the epoch.
         epoch = record.get('epoch', epoch)
         kept = {
             key: float(f'{of:.6g}')
@@ -329,46 +327,51 @@ def _compact(run: Run, batch: int, records: list[dict]) -> str:
         'options': {k: str(v).rsplit('/', 1)[-1] for k, v in run.options.items()},
     }
     lines = ',\n'.join(f'  {json.dumps(dict(epoch=epoch, **of))}' for epoch, of in epochs.items())
-    return f'{{"run": {json.dumps(settings)},\n "notes": {json.dumps(notes)},\n "epochs": [\n{lines}\n]}}\n'
+    head = f'{{"run": {json.dumps(settings)},\n "notes": {json.dumps(notes)},'
+    return f'{head}\n "epochs": [\n{lines}\n]}}\n'
 
 
 def main() -> None:
     parser = Parser(description=__doc__.split('\n\n')[0])
     parser.add_argument('data', type=Path, nargs='?', help='dataset folder with train and val')
     parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/evidence'), help='folder of all runs'
+        '--out', type=Path, default=Path('work_dirs/pretrain_vs_scratch'), help='folder of all runs'
     )
     parser.add_argument(
         '--size', choices=SIZES, default='small' if torch.cuda.is_available() else 'mini'
     )
     parser.add_argument(
-        '--seeds', type=int, default=3, help='of the comparison that the page opens with'
+        '--seeds', type=int, default=3, help='number of seeds of the main comparison'
     )
     parser.add_argument(
         '--jobs', type=int, default=1 if torch.cuda.is_available() else os.cpu_count(), metavar='N'
     )
     parser.add_argument(
-        '--only', nargs='+', metavar='RUN', help='do these runs alone, such as pretrain-0'
+        '--only', nargs='+', metavar='RUN', help='execute only these runs, such as pretrain-0'
     )
     parser.add_argument(
-        '--tables', type=Path, metavar='LOGS', help='print the tables of logs; run nothing'
+        '--tables', type=Path, metavar='LOGS', help='print the tables of these logs and run nothing'
     )
     parser.add_argument(
-        '--pictures', type=Path, metavar='FOLDER', help='draw curves of the logs into it'
+        '--pictures', type=Path, metavar='FOLDER', help='folder for curves drawn from the logs'
     )
     parser.add_argument(
-        '--images', nargs='+', default=[], metavar='IMAGE', help='and reconstructions of these'
+        '--images',
+        nargs='+',
+        default=[],
+        metavar='IMAGE',
+        help='images to reconstruct for --pictures',
     )
-    parser.add_argument('--force', action='store_true', help='overwrite pictures that are there')
+    parser.add_argument('--force', action='store_true', help='overwrite existing pictures')
     args = parser.parse_args()
-    # A request to end passes on to the runs, which save where they are.
+    # Signals are forwarded to the runs, which save their state.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with SetupErrors():
         if args.tables is None:
             if args.data is None or not (args.data / 'train').is_dir():
                 raise FileNotFoundError(
-                    f'{args.data} is no dataset: name a folder with train and val in it'
+                    f'{args.data} is no dataset; give a folder that contains train and val'
                 )
             out = args.out.absolute() / args.size
             out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,4 @@
-"""The tables and pictures of docs/results.md, made of what evidence.py keeps and of nothing
-else.
-"""
+"""Tables and pictures of docs/results.md, made from the logs of pretrain_vs_scratch only."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ TOP1, LINEAR, KNN = 'accuracy/top1', 'probe/linear_top1', 'probe/knn_top1'
 
 
 class Log:
-    """What is kept of one run."""
+    """Log of one run."""
 
     def __init__(self, path: Path) -> None:
         content = json.loads(path.read_text())
@@ -24,35 +22,37 @@ class Log:
         self.name = self.run['name']
 
     def last(self, key: str) -> float | None:
-        """The last value of a quantity that was noted every so often."""
+        """Returns the last logged value of a quantity, or None."""
         return next((of[key] for of in reversed(self.epochs) if key in of), None)
 
     @property
     def length(self) -> int:
-        """Epochs trained."""
+        """Number of trained epochs."""
         return self.epochs[-1]['epoch']
 
 
 def read_logs(folder: Path) -> dict[str, Log]:
-    """The logs of a folder by the names of their runs."""
+    """Reads the logs of a folder, by name of the run."""
     return {path.stem: Log(path) for path in sorted(folder.glob('*.json'))}
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """``71.2 ± 0.4``: mean and standard deviation, which takes at least two values."""
+    """Formats mean and standard deviation: ``71.2 ± 0.4``, or the mean of a single value."""
     middle = f'{statistics.mean(values):.1f}'
     return f'{middle} ± {statistics.stdev(values):.1f}' if len(values) > 1 else middle
 
 
 def row(what: str, key: str, logs: dict[str, Log], *runs: Sequence[str]) -> str | None:
-    """A line of a table: what the last of each sequence of runs came to, and what all took; None if
-    there is none.
+    """Formats a row of a table: the result of the last run of each sequence, and the total cost.
 
     Args:
-        what: its name.
-        key: the quantity.
+        what: name of the row.
+        key: quantity of the last column.
         logs: all logs.
-        *runs: one sequence of runs for each seed, each starting from the weights of the one before.
+        *runs: one sequence of runs per seed, each starting from the weights of the previous one.
+
+    Returns:
+        The row in Markdown, or None if no sequence is complete.
     """
     found = [
         [logs[name] for name in names] for names in runs if all(name in logs for name in names)
@@ -67,7 +67,7 @@ def row(what: str, key: str, logs: dict[str, Log], *runs: Sequence[str]) -> str 
 
 
 def headline(logs: dict[str, Log]) -> list[str]:
-    """The comparison that all others explain."""
+    """Returns the rows of the main comparison."""
     seeds = sorted(
         name.removeprefix('scratch-') for name in logs if name.removeprefix('scratch-').isdigit()
     )
@@ -96,7 +96,7 @@ def headline(logs: dict[str, Log]) -> list[str]:
 
 
 def gain(logs: dict[str, Log]) -> str | None:
-    """What pre-training brings, by seed."""
+    """Returns a sentence with the gain of pre-training, paired by seed."""
     seeds = [
         name.removeprefix('finetune-') for name in logs if name.removeprefix('finetune-').isdigit()
     ]
@@ -104,14 +104,15 @@ def gain(logs: dict[str, Log]) -> str | None:
     if not pairs:
         return None
     gains = [logs[tuned].last(TOP1) - logs[scratch].last(TOP1) for tuned, scratch in pairs]
-    return f'MAE pre-training helps here by {mean_and_spread(gains)} points over training from scratch.'
+    spread = mean_and_spread(gains)
+    return f'MAE pre-training helps here by {spread} points over training from scratch.'
 
 
 def print_tables(folder: Path) -> None:
-    """Prints all tables, with what has run yet."""
+    """Prints all tables, with the runs that are complete."""
     logs = read_logs(folder)
     if not logs:
-        print(f'there are no logs in {folder} yet')
+        print(f'{folder} holds no logs yet')
         return
     notes = next(iter(logs.values())).notes
     print(
@@ -123,8 +124,9 @@ def print_tables(folder: Path) -> None:
     )
     tenth = 'fine-tuned on 10 % of the labels'
     print_table('top-1 %', headline(logs))
-    if said := gain(logs):
-        print(f'\n{said}')
+    sentence = gain(logs)
+    if sentence:
+        print(f'\n{sentence}')
     others = [
         row('half the learning rate', TOP1, logs, ['scratch-rate-0.5']),
         row('half the epochs', TOP1, logs, ['scratch-half']),
@@ -158,11 +160,11 @@ def print_tables(folder: Path) -> None:
         for name, label in names.items():
             runs = [f'pretrain-{name}'] + ([f'{last}-{name}'] if last else [])
             rows.append(row(f'{label}, {what}', key, logs, runs))
-    print_table('short pre-trainings', rows)
+    print_table('short pre-training', rows)
 
 
 def print_table(title: str, rows: Sequence[str | None]) -> None:
-    """Prints a table in Markdown, without the lines that are missing yet."""
+    """Prints a table in Markdown, without the rows that are missing."""
     if not any(rows):
         return
     print(
@@ -174,9 +176,7 @@ def print_table(title: str, rows: Sequence[str | None]) -> None:
 
 
 def draw_curves_of(folder: Path, pictures: Path, force: bool) -> None:
-    """Draws losses of pre-training, its probes, and accuracies of training with labels over the
-    epochs.
-    """
+    """Draws losses and probes of pre-training, and accuracies of training with labels, by epoch."""
     logs = read_logs(folder)
     plots = {
         'pretraining': (('pretrain',), ('loss', LINEAR, KNN)),
@@ -199,8 +199,9 @@ def draw_curves_of(folder: Path, pictures: Path, force: bool) -> None:
 
 
 def draw_epochs(run: Path, images: Sequence[str], path: Path, force: bool) -> None:
-    """Draws what the checkpoints of a run make of images under the same masks: a row an image, a
-    column an epoch.
+    """Draws reconstructions by the checkpoints of a run: a row per image, a column per epoch.
+
+    The masks are the same for all checkpoints.
     """
     checkpoints = sorted(run.glob('epoch_*.pth'), key=lambda path: int(path.stem.partition('_')[2]))
     columns = {}

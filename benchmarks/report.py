@@ -1,4 +1,4 @@
-"""What every benchmark prints above its table and writes beside its figures."""
+"""Helpers of all benchmarks: the description of the machine, results as JSON, synchronization."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
-    """Device, versions and date."""
+    """Returns the device, the versions of the compared packages, and the date."""
     name = f'{os.cpu_count()} CPU cores ({platform.machine()})'
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
@@ -42,12 +42,12 @@ def circumstances(device: torch.device) -> dict[str, str]:
 
 
 def write_json(path: Path | None, **figures: object) -> None:
-    """Writes the figures to a file, if one was asked for."""
+    """Writes figures to a JSON file, unless ``path`` is None."""
     if path is not None:
         path.write_text(json.dumps(figures, indent=2) + '\n')
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told."""
+    """Waits until all work queued on the device is complete."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

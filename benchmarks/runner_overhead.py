@@ -1,10 +1,10 @@
-"""What mmengine's Runner adds to a training step, with this plugin's hooks and with mmengine's own.
+"""Measures the overhead of mmengine's Runner, with hooks of this plugin and of mmengine.
 
 python -m benchmarks.runner_overhead
 
-Three tables: time of a step through the Runner and bare; time of the hooks by the number of steps
-that the history holds, with the times a step reads a number off the device; time of the optimiser
-by its parameter groups.
+Prints three tables: the time of a step with and without the Runner; the time of the hooks by length
+of the history, with the number of reads from the device per step; and the time of the optimizer by
+parameter groups.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOG = Console(stderr=True)
 
 
 class RandomImages(Dataset):
-    """One random image over and over, so that the loader costs next to nothing."""
+    """Dataset that repeats one random image, so that loading takes almost no time."""
 
     metainfo: dict = {}
 
@@ -54,8 +54,9 @@ class RandomImages(Dataset):
 def make_runner(
     args: argparse.Namespace, work_dir: str, stock: bool, iterations: int, fused: bool | None = None
 ) -> Runner:
-    """A Runner of our pre-training config, or the same with mmengine's own loop, hooks and
-    parameter groups.
+    """Builds the Runner of a pre-training config.
+
+    ``stock=True`` replaces loop, hooks and parameter groups by those of mmengine.
     """
     cfg = Config.fromfile(CONFIGS / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py')
     arch = ARCHS[args.arch]
@@ -84,14 +85,14 @@ def make_runner(
         dataset=dict(type='PLACEHOLDER'),
     )
     runner = Runner.from_cfg(cfg)
-    # A class cannot stand in a config that is also written down as text.
+    # The Runner writes the config as text, which cannot hold a class.
     set_train_dataset(runner, dict(type=RandomImages, size=args.img_size))
     return runner
 
 
 def time_of_a_step(args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of a step: bare, through the Runner with our hooks, and with mmengine's."""
-    side = build(
+    """Measures the seconds of a step: bare, with the hooks of this plugin, and with mmengine's."""
+    implementation = build(
         'mae_plugin',
         ARCHS[args.arch],
         device,
@@ -109,13 +110,13 @@ def time_of_a_step(args: argparse.Namespace, device: torch.device) -> dict[str, 
     for _ in track(range(args.rounds), description='steps', console=LOG):
         for name, taken in times.items():
             if name == 'bare step':
-                # As many steps of warming up as the Runner gets.
+                # As many warm-up steps as for the Runner.
                 for _ in range(args.steps):
-                    side.step(images)
+                    implementation.step(images)
                 synchronize(device)
                 begin = time.perf_counter()
                 for _ in range(args.steps):
-                    side.step(images)
+                    implementation.step(images)
                 synchronize(device)
                 taken.append((time.perf_counter() - begin) / args.steps)
             else:
@@ -129,7 +130,7 @@ def time_of_a_step(args: argparse.Namespace, device: torch.device) -> dict[str, 
 
 
 class Stopwatch(Hook):
-    """Times the second half of a run."""
+    """Hook that measures the second half of a run."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -148,7 +149,7 @@ class Stopwatch(Hook):
 
 
 def time_of_hooks(args: argparse.Namespace, lengths: list[int]) -> dict[int, dict[str, float]]:
-    """Seconds that all hooks take for a step, logging included, by the length of the history."""
+    """Measures the seconds of all hooks per step, with logging, by length of the history."""
     result: dict[int, dict[str, list[float]]] = {
         length: {'ours': [], 'stock': []} for length in lengths
     }
@@ -178,7 +179,7 @@ def _hooks_once(runner: Runner, length: int, steps: int = 200) -> float:
         scalars[name] = HistoryBuffer(np.zeros(length), np.ones(length))
     for hook in runner.hooks:
         if type(hook).__name__ == 'LeanRuntimeInfoHook':
-            # Its history as it is after so many steps.
+            # LeanRuntimeInfoHook keeps at most `history` steps.
             for name in list(scalars):
                 kept = min(length, hook.history)
                 scalars[name] = HistoryBuffer(np.zeros(kept), np.ones(kept))
@@ -191,7 +192,7 @@ def _hooks_once(runner: Runner, length: int, steps: int = 200) -> float:
 
 
 def reads_per_step(args: argparse.Namespace) -> dict[str, float]:
-    """How often a step reads a number off a tensor, between two lines of the log."""
+    """Counts the reads of a number from a tensor per step, between two lines of the log."""
     small = argparse.Namespace(
         **{**vars(args), 'arch': 'tiny', 'img_size': 32, 'batch': 2, 'workers': 0}
     )
@@ -206,8 +207,7 @@ def reads_per_step(args: argparse.Namespace) -> dict[str, float]:
             return item(tensor)
 
         with tempfile.TemporaryDirectory() as folder:
-            # On a CPU the plain AdamW reads a number per tensor; on a GPU it does not, so it is
-            # left out here.
+            # On a CPU, AdamW without fused=True reads one number per tensor; on a GPU it does not.
             runner = make_runner(small, folder, name == 'stock', steps, fused=True)
             torch.Tensor.item = counted
             try:
@@ -219,42 +219,44 @@ def reads_per_step(args: argparse.Namespace) -> dict[str, float]:
 
 
 def time_of_optimizer(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
-    """Host seconds of AdamW's step: merged groups and fused, or a group per tensor."""
-    sides = {
+    """Measures the host time of an AdamW step: merged groups and fused, or a group per tensor."""
+    implementations = {
         'merged groups, fused': build('mae_plugin', ARCHS[args.optimizer_arch], device, False),
         'a group per tensor': build('mmpretrain', ARCHS[args.optimizer_arch], device, False),
     }
-    for side in sides.values():
-        for parameter in side.model.parameters():
+    for implementation in implementations.values():
+        for parameter in implementation.model.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        side.optimizer.step()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in track(range(args.rounds), description='optimiser', console=LOG):
-        for name, side in sides.items():
+        implementation.optimizer.step()
+    times: dict[str, list[float]] = {name: [] for name in implementations}
+    for _ in track(range(args.rounds), description='optimizer', console=LOG):
+        for name, implementation in implementations.items():
             synchronize(device)
             begin = time.perf_counter()
-            # Without waiting for the device: it is the host's time that holds up a step.
-            side.optimizer.step()
+            # Without a synchronization, because the host time delays a step.
+            implementation.optimizer.step()
             times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Measure what the Runner adds to a training step.')
+    parser = argparse.ArgumentParser(
+        description='Measure the overhead of the Runner in a training step.'
+    )
     cuda = torch.cuda.is_available()
     parser.add_argument(
         '--arch', choices=list(ARCHS), default='b' if cuda else 'tiny', help='encoder'
     )
     parser.add_argument(
-        '--optimizer-arch', choices=list(ARCHS), default='b', help='encoder of the optimiser table'
+        '--optimizer-arch', choices=list(ARCHS), default='b', help='encoder of the optimizer table'
     )
-    parser.add_argument('--batch', type=int, default=64 if cuda else 4, help='images a step')
+    parser.add_argument('--batch', type=int, default=64 if cuda else 4, help='images per step')
     parser.add_argument('--img-size', type=int, default=224 if cuda else 64, help='pixels')
     parser.add_argument('--workers', type=int, default=8 if cuda else 0, help='data-loader workers')
     parser.add_argument(
-        '--steps', type=int, default=100 if cuda else 30, help='timed steps of a run'
+        '--steps', type=int, default=100 if cuda else 30, help='measured steps of a run'
     )
-    parser.add_argument('--rounds', type=int, default=5, help='turns of every side')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds per implementation')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
     device = torch.device('cuda' if cuda else 'cpu')
@@ -264,7 +266,7 @@ def main() -> None:
     steps = time_of_a_step(args, device)
     bare = steps['bare step']
     table = Table(title=f'{ARCHS[args.arch].name}, {args.img_size} px, batch {args.batch}')
-    for head in ('', 'ms a step', 'over the bare step'):
+    for head in ('', 'ms per step', 'over the bare step'):
         table.add_column(head, justify='right' if head else 'left')
     for name, times in steps.items():
         ratio = statistics.median(t / b for t, b in zip(times, bare, strict=True))
@@ -273,7 +275,7 @@ def main() -> None:
 
     lengths = [1_000, 100_000, 500_000, 1_000_000]
     hooks, reads = time_of_hooks(args, lengths), reads_per_step(args)
-    table = Table(title='all hooks, microseconds a step')
+    table = Table(title='all hooks, microseconds per step')
     for head in ('steps in the history', 'ours', "mmengine's own", 'ratio'):
         table.add_column(head, justify='right')
     for length, of in hooks.items():
@@ -283,7 +285,7 @@ def main() -> None:
             f'{1e6 * of["stock"]:.0f}',
             f'{of["stock"] / of["ours"]:.1f}',
         )
-    table.add_row('reads of a tensor a step', f'{reads["ours"]:g}', f'{reads["stock"]:g}', '')
+    table.add_row('reads of a tensor per step', f'{reads["ours"]:g}', f'{reads["stock"]:g}', '')
     Console(width=100).print(table)
 
     optimizer = time_of_optimizer(args, device)

@@ -1,10 +1,10 @@
-"""Times MAE's training step in this plugin and its rivals, taking turns within one run.
+"""Compares the time of a training step of MAE between implementations, in turns within one run.
 
-python -m benchmarks.train_step                                  # on a GPU: ViT-B, L and H, batch 64 and 512
-python -m benchmarks.train_step --arch b tiny --batch 8          # what a CPU can do in some minutes
+python -m benchmarks.train_step                             # GPU: ViT-B, L, H, batch 64 and 512
+python -m benchmarks.train_step --arch b tiny --batch 8     # CPU: some minutes
 
-Images are random uint8 on the device already; a step normalises them and goes from there to updated
-weights.
+Images are random uint8 tensors on the device. A step normalizes them, and computes and applies an
+update.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import torch
-from flops import count
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .baselines import ARCHS, GRAPHS, SIDES, Side, build
+from .baselines import ARCHS, GRAPHS, IMPLEMENTATIONS, Implementation, build
+from .flops import count
 from .report import circumstances, synchronize, write_json
 
 LOG = Console(stderr=True)
@@ -29,30 +29,32 @@ LOG = Console(stderr=True)
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Time MAE's training step in every implementation."
+        description='Compare the time of a training step of MAE between implementations.'
     )
     parser.add_argument(
-        '--arch', choices=list(ARCHS), nargs='+', help='encoders; all that the device has room for'
+        '--arch', choices=list(ARCHS), nargs='+', help='encoders (default: all that fit the device)'
     )
-    parser.add_argument('--batch', type=int, nargs='+', help='images a step')
-    sides = [name for name in SIDES if name != GRAPHS or torch.cuda.is_available()]
-    parser.add_argument('--sides', choices=sides, nargs='+', default=sides, help='implementations')
-    parser.add_argument('--rounds', type=int, default=5, help='turns of every side')
+    parser.add_argument('--batch', type=int, nargs='+', help='images per step')
+    names = [name for name in IMPLEMENTATIONS if name != GRAPHS or torch.cuda.is_available()]
     parser.add_argument(
-        '--seconds', type=float, default=3.0, help='length of a turn; at least one step'
+        '--implementations', choices=names, nargs='+', default=names, help='implementations'
     )
-    parser.add_argument('--threads', type=int, help="CPU threads; torch's default if left out")
+    parser.add_argument('--rounds', type=int, default=5, help='rounds per implementation')
     parser.add_argument(
-        '--no-compile', action='store_true', help='do not compile the tuned sides on a GPU'
+        '--seconds', type=float, default=3.0, help='seconds per round; at least one step'
+    )
+    parser.add_argument('--threads', type=int, help='CPU threads (default: as in torch)')
+    parser.add_argument(
+        '--no-compile',
+        action='store_true',
+        help='do not compile the tuned implementations on a GPU',
     )
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     return parser.parse_args()
 
 
 def matmul_rate(device: torch.device) -> float:
-    """The best FLOP/s that this device shows for a large matrix product, in the precision of the
-    steps.
-    """
+    """Measures the maximum FLOP/s of a large matrix product in the precision of the steps."""
     size, dtype = (8192, torch.bfloat16) if device.type == 'cuda' else (2048, torch.float32)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     rates = []
@@ -66,26 +68,26 @@ def matmul_rate(device: torch.device) -> float:
 
 
 class Turns:
-    """A side's times of a step, and its peak memory."""
+    """Step times and peak memory of one implementation."""
 
-    def __init__(self, side: Side, own_memory: int) -> None:
-        self.side = side
+    def __init__(self, implementation: Implementation, own_memory: int) -> None:
+        self.implementation = implementation
         self.own_memory = own_memory
         self.times: list[float] = []
         self.peak = 0
 
     def take(self, images: torch.Tensor, seconds: float) -> None:
-        """Steps for some time and notes the mean time of a step."""
+        """Runs steps for some seconds and records the mean time of a step."""
         device = images.device
         before = torch.cuda.memory_allocated() if device.type == 'cuda' else 0
         if device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats()
         steps, begin = 0, time.perf_counter()
         while steps == 0 or time.perf_counter() - begin < seconds:
-            self.side.step(images)
+            self.implementation.step(images)
             steps += 1
             if steps % 10 == 0 or device.type == 'cpu':
-                # Without this the host would run ahead of the GPU, and of the clock.
+                # Otherwise the host would queue steps faster than the GPU runs them.
                 synchronize(device)
         synchronize(device)
         self.times.append((time.perf_counter() - begin) / steps)
@@ -94,53 +96,54 @@ class Turns:
 
 
 def warmed_up(name: str, key: str, images: torch.Tensor, compiled: bool) -> Turns:
-    """Builds a side and lets it take its first steps."""
+    """Builds an implementation and runs its first steps."""
     device = images.device
     before = torch.cuda.memory_allocated() if device.type == 'cuda' else 0
-    side = build(name, ARCHS[key], device, compiled)
+    implementation = build(name, ARCHS[key], device, compiled)
     for _ in range(3 if device.type == 'cuda' else 1):
-        side.step(images)
+        implementation.step(images)
     synchronize(device)
-    return Turns(side, torch.cuda.memory_allocated() - before if device.type == 'cuda' else 0)
+    return Turns(
+        implementation, torch.cuda.memory_allocated() - before if device.type == 'cuda' else 0
+    )
 
 
 def measure(
     args: argparse.Namespace, key: str, batch: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Times every side on one encoder and batch size, and counts its FLOPs."""
+    """Measures all implementations with one encoder and batch size, and counts their FLOPs."""
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, device=device)
     turns: dict[str, Turns] = {}
     with Progress(console=LOG) as progress:
         work = progress.add_task(
-            f'{ARCHS[key].name}, batch {batch}', total=len(args.sides) * (args.rounds + 1)
+            f'{ARCHS[key].name}, batch {batch}', total=len(args.implementations) * (args.rounds + 1)
         )
-        for name in args.sides:
+        for name in args.implementations:
             try:
                 turns[name] = warmed_up(
                     name, key, images, device.type == 'cuda' and not args.no_compile
                 )
             except (ImportError, torch.OutOfMemoryError) as error:
-                LOG.print(f'{name} is left out: {str(error).splitlines()[0]}', markup=False)
+                LOG.print(f'skipping {name}: {str(error).splitlines()[0]}', markup=False)
             progress.advance(work)
         for _ in range(args.rounds):
-            # A side pays for what the one before it left behind, so that one must not always be the
-            # same.
+            # The previous implementation affects caches and memory, so the order is random.
             for name in random.sample(list(turns), len(turns)):
                 try:
                     turns[name].take(images, args.seconds)
                 except torch.OutOfMemoryError as error:
-                    # The sides that came after it take room too; fewer --sides leave more.
-                    LOG.print(f'{name} is left out: {str(error).splitlines()[0]}', markup=False)
+                    # Later implementations also use memory; fewer --implementations leave more.
+                    LOG.print(f'skipping {name}: {str(error).splitlines()[0]}', markup=False)
                     del turns[name]
                 progress.advance(work)
     if not turns:
-        raise SystemExit(f'no side has room for {batch} images; give a smaller --batch')
+        raise SystemExit(f'no implementation fits --batch {batch} into memory; use a smaller value')
     reference = next(iter(turns.values()))
     return {
         name: dict(
             step_s=statistics.median(turn.times),
             spread=(max(turn.times) - min(turn.times)) / statistics.median(turn.times),
-            # Paired within a round, so that the machine's drift hits both sides of a ratio.
+            # Ratios are paired within a round, so a drift of the machine cancels out.
             ratio=statistics.median(
                 t / o for t, o in zip(turn.times, reference.times, strict=True)
             ),
@@ -153,15 +156,15 @@ def measure(
 
 
 def show(key: str, batch: int, figures: dict[str, dict[str, float]], rate: float) -> None:
-    """Prints one table."""
+    """Prints the table of one encoder and batch size."""
     table = Table(title=f'{ARCHS[key].name}, batch {batch}')
     heads = (
         '',
         'images/s',
-        'ms a step',
+        'ms per step',
         'spread',
         f'step / {next(iter(figures))}',
-        'GiB at peak',
+        'peak GiB',
         'TFLOP/s',
         'of matmul',
     )

@@ -1,6 +1,4 @@
-"""Benchmarks that print tables of this very machine: that they run, and that they compare like with
-like.
-"""
+"""Tests that benchmarks run, and that both implementations return the same kind of batch."""
 
 import json
 import sys
