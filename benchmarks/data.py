@@ -225,7 +225,7 @@ def show(title: str, rates: dict[str, list[float]], stock: str) -> None:
 
 def differences(paths: list[str], reduce: bool = False) -> dict[str, float]:
     """Compares pixels with images that Pillow decodes and resizes, in levels of 255."""
-    from mae_plugin.data.crop import resize
+    from mae_plugin.data.resize import resize
 
     values = []
     for path in paths:

@@ -1,6 +1,4 @@
-"""Files in, uint8 batches out: decoding, the crops of training and evaluation, sources of
-images.
-"""
+"""Image files to uint8 batches: decoding, crops for training and evaluation, sources of images."""
 
 from .crop import LoadCenterCrop, LoadRandomCrop
 from .indexed_images import IndexedImages

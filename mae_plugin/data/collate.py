@@ -1,4 +1,4 @@
-"""Putting samples into batches, with an error that names the files that do not go together."""
+"""Collation of samples into batches, with an error that names the files that differ."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from ..utils.printable import printable
 
 
 class CheckedCollate:
-    """Collates samples whose images have the same number of channels and number type.
+    """Collates samples, after a check that their images have equal channels and number type.
 
     Args:
-        collate: a function that collates, or its config.
+        collate: function that collates, or its config.
     """
 
     def __init__(self, collate: Callable | dict = default_collate) -> None:
         if isinstance(collate, dict):
             settings = dict(collate)
-            kind = settings.pop('type')
-            collate = partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **settings)
+            function = settings.pop('type')
+            if isinstance(function, str):
+                function = FUNCTIONS.get(function)
+            collate = partial(function, **settings)
         self.collate = collate
 
     def __call__(self, samples: Sequence[dict]) -> dict:
-        """Collates.
+        """Collates the samples into one batch.
 
         Raises:
-            ValueError: if images differ in a way that keeps them from being one batch.
+            ValueError: if the images differ in channels, number type or size.
         """
         check_alike(samples, lambda image: (image.shape[:1], image.dtype))
         try:
             return self.collate(samples)
-        # What torch raises at tensors of different shapes.
+        # torch raises RuntimeError for tensors of different shapes.
         except RuntimeError:
             check_alike(samples, lambda image: (image.shape, image.dtype))
             raise
 
 
 def check_alike(samples: Sequence[dict], kind: Callable[[Tensor], object]) -> None:
-    """Raises ValueError, which names two files, if images of samples are not all of one kind."""
+    """Raises ValueError, which names two files, if ``kind`` differs between images of samples."""
     if not samples or not all(isinstance(sample, dict) for sample in samples):
         return
     images = [sample.get('inputs') for sample in samples]
-    # Several views of an image are mmpretrain's matter.
+    # Samples with several views of an image hold lists here. mmpretrain collates them by itself.
     if not all(isinstance(image, Tensor) and image.ndim for image in images):
         return
     first = images[0]
@@ -55,11 +57,12 @@ def check_alike(samples: Sequence[dict], kind: Callable[[Tensor], object]) -> No
             raise ValueError(
                 f'images differ and cannot be one batch: {_describe(samples[0], first)}, '
                 f'{_describe(sample, image)}; '
-                "bring them to one form, or read them with color_type='color'"
+                "convert them to one form, or read them with color_type='color'"
             )
 
 
 def _describe(sample: dict, image: Tensor) -> str:
+    """Returns a clause with the path, shape and number type of an image."""
     path = getattr(sample.get('data_samples'), 'img_path', None) or 'an image without a name'
     return (
         f'{printable(path)} has the shape {tuple(image.shape)} (channels first) and {image.dtype}'

@@ -1,4 +1,4 @@
-"""Images that cannot be read, in a run of days."""
+"""Counting of skipped images: an unreadable image is replaced, and too many of them end the run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from torch.utils.data import get_worker_info
 
 from ..utils.printable import printable
 
+# Largest probability of ending a run whose share of unreadable images is allowed.
 _FALSE_ALARM = 1e-6
 _counting = True
 
 
 @contextmanager
 def counting(on: bool) -> Iterator[None]:
-    """Makes :class:`SkippedImages` count images for a while, or not.
+    """Switches the counting of :class:`SkippedImages` on or off within the context.
 
-    Several crops of one image are one image: where it is broken, all of its crops are.
+    Several crops of one image count as one image: if it is damaged, all of its crops fail.
     """
     global _counting
     before, _counting = _counting, on
@@ -32,36 +33,36 @@ def counting(on: bool) -> Iterator[None]:
         _counting = before
 
 
-def exceeds_share(skipped: int, asked: int, share: float) -> bool:
-    """Whether so many skipped images prove that the true share is above the allowed one.
+def exceeds_share(skipped: int, requested: int, share: float) -> bool:
+    """Returns whether the skipped images prove that the true share is above the allowed one.
 
-    The question may be asked after every image: over a whole run, whatever its length, the answer
-    is wrongly yes with a probability below one in a million. The likelihood of the images under all
-    shares, each as probable as the others, is compared with that under the allowed share; such a
-    ratio exceeds 1 / p with probability p at most (Ville's inequality).
+    The test may be repeated after every image. Over a whole run of any length, it returns a wrong
+    True with a probability below one in a million. It compares the likelihood of the images under
+    all shares, each equally probable, with the likelihood under the allowed share. Such a ratio
+    exceeds 1 / p with probability p at most (Ville's inequality).
 
     Args:
-        skipped: images that could not be read.
-        asked: all images.
-        share: what is allowed, from 0 to 1.
+        skipped: number of images that could not be read.
+        requested: number of all images.
+        share: allowed share, from 0 to 1.
     """
-    if skipped <= share * asked:
+    if skipped <= share * requested:
         return False
     if share == 0:
         return True
-    fine = asked - skipped
-    under_all = math.lgamma(skipped + 1) + math.lgamma(fine + 1) - math.lgamma(asked + 2)
-    under_allowed = skipped * math.log(share) + fine * math.log1p(-share)
+    readable = requested - skipped
+    # Logarithm of the integral of p^skipped (1 - p)^readable over all shares p.
+    under_all = math.lgamma(skipped + 1) + math.lgamma(readable + 1) - math.lgamma(requested + 2)
+    under_allowed = skipped * math.log(share) + readable * math.log1p(-share)
     return under_all - under_allowed > -math.log(_FALSE_ALARM)
 
 
 class SkippedImages:
-    """Counts images that were skipped, over all workers of a data loader, and says when they are
-    too many.
+    """Counts skipped images over all workers of a data loader; raises if there are too many.
 
     Args:
-        max_share: of the images asked for; a share that is surely above it ends the run.
-        at_least: images to ask for before the share is looked at.
+        max_share: allowed share of the requested images; a share surely above it ends the run.
+        at_least: number of requested images before the share is tested.
     """
 
     _SLOTS, _REMEMBERED = 256, 4096
@@ -73,54 +74,56 @@ class SkippedImages:
             )
         self.max_share = max_share
         self.at_least = at_least
-        # Workers are forks that share this memory; each adds to a row of its own.
-        self._asked = torch.zeros(self._SLOTS, dtype=torch.long).share_memory_()
+        # Workers are forks that share this memory. Each adds to its own slot, so no lock is needed.
+        self._requested = torch.zeros(self._SLOTS, dtype=torch.long).share_memory_()
         self._skipped = torch.zeros(self._SLOTS, dtype=torch.long).share_memory_()
-        self._said = torch.zeros(self._REMEMBERED, dtype=torch.long).share_memory_()
+        # Checksums of the paths that were logged, so that each path is logged once.
+        self._logged = torch.zeros(self._REMEMBERED, dtype=torch.long).share_memory_()
 
     @property
-    def asked(self) -> int:
-        """Images asked for."""
-        return int(self._asked.sum())
+    def requested(self) -> int:
+        """Number of requested images."""
+        return int(self._requested.sum())
 
     @property
     def skipped(self) -> int:
-        """Images skipped; one that is asked for in every epoch counts in every epoch."""
+        """Number of skipped images; an image that is requested in every epoch counts every time."""
         return int(self._skipped.sum())
 
     def count(self) -> None:
-        """Notes that an image is asked for, unless :func:`counting` is off."""
+        """Counts a requested image, unless :func:`counting` is off."""
         if _counting:
-            # By way of numpy, which is faster at one number.
-            self._asked.numpy()[self._slot()] += 1
+            # numpy is faster than torch for a single number.
+            self._requested.numpy()[self._slot()] += 1
 
     def skip(self, path: str, reason: Exception) -> None:
-        """Notes that an image is skipped, unless :func:`counting` is off; logs one line for each
-        path.
+        """Counts a skipped image, unless :func:`counting` is off, and logs one line per path.
 
         Raises:
-            RuntimeError: if too many are.
+            RuntimeError: if too many images are skipped.
         """
         if _counting:
             self._skipped[self._slot()] += 1
-        skipped, asked = self.skipped, self.asked
+        skipped, requested = self.skipped, self.requested
         path, reason = printable(path), printable(reason)
-        if _counting and asked >= self.at_least and exceeds_share(skipped, asked, self.max_share):
+        is_tested = _counting and requested >= self.at_least
+        if is_tested and exceeds_share(skipped, requested, self.max_share):
             raise RuntimeError(
-                f'{skipped} of {asked} images could not be read, more than the '
-                f'{self.max_share:.1%} that max_skipped '
-                f'allows; the last one: {path} ({reason})'
+                f'{skipped} of {requested} images could not be read, more than the '
+                f'{self.max_share:.1%} that max_skipped allows; the last one: {path} ({reason})'
             )
-        mark, place = zlib.crc32(path.encode()) + 1, zlib.adler32(path.encode()) % self._REMEMBERED
-        if self._said[place] != mark:
-            self._said[place] = mark
+        encoded = path.encode()
+        mark, place = zlib.crc32(encoded) + 1, zlib.adler32(encoded) % self._REMEMBERED
+        if self._logged[place] != mark:
+            self._logged[place] = mark
             print_log(
                 f'Skipped {path}: {reason}. Another image takes its place ({skipped} skipped of '
-                f'{asked}).',
+                f'{requested}).',
                 logger='current',
                 level=logging.WARNING,
             )
 
     def _slot(self) -> int:
+        """Returns the slot of this worker; 0 is the main process."""
         worker = get_worker_info()
         return 0 if worker is None else 1 + worker.id % (self._SLOTS - 1)

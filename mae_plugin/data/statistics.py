@@ -13,9 +13,7 @@ from .decoding.bands import has_no_data
 
 
 class ChannelStatistics(NamedTuple):
-    """What was found: a mean and a standard deviation per channel, and of how many images and
-    pixels.
-    """
+    """Mean and standard deviation per channel, with the number of images and pixels used."""
 
     mean: list[float]
     std: list[float]
@@ -24,9 +22,7 @@ class ChannelStatistics(NamedTuple):
 
 
 class _Moments(Dataset):
-    """Number of pixels, and mean and sum of squared deviations per channel, of every image of a
-    dataset.
-    """
+    """Number of pixels, mean and sum of squared deviations per channel, image by image."""
 
     def __init__(self, images: Dataset, nodata: float | None) -> None:
         self.images = images
@@ -34,11 +30,11 @@ class _Moments(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, np.ndarray]:
         img = np.atleast_3d(self.images[index]['img'])
-        pixels = img.reshape(-1, img.shape[-1])
+        pixels = img.reshape(-1, img.shape[-1])  # (H * W, C)
         if self.nodata is not None:
             pixels = pixels[~has_no_data(pixels, self.nodata)]
         pixels = pixels.astype(np.float64)
-        mean = pixels.mean(axis=0) if len(pixels) else np.zeros(img.shape[-1])
+        mean = pixels.mean(axis=0) if len(pixels) else np.zeros(img.shape[-1])  # (C,)
         return len(pixels), mean, np.square(pixels - mean).sum(axis=0)
 
 
@@ -49,18 +45,17 @@ def channel_statistics(
     num_workers: int = 0,
     seed: int = 0,
 ) -> ChannelStatistics:
-    """Mean and standard deviation of the pixels of every channel, images streaming through with a
-    progress bar.
+    """Computes mean and standard deviation of every channel, with a progress bar.
 
-    Every image's own moments are put together pairwise (Chan, Golub and LeVeque, 1979), so no sum
-    of squares loses digits to a large mean.
+    The moments of single images are merged pairwise (Chan, Golub and LeVeque, 1979), so no sum of
+    squares loses digits to a large mean.
 
     Args:
-        images: gives dicts with ``img``, (H, W, C) of any number type.
-        nodata: leaves out pixels that are without data (see :func:`has_no_data`).
-        max_images: as many, chosen at random; all if None.
-        num_workers: processes that read.
-        seed: of the choice, and of whatever is random in reading.
+        images: dataset of dicts with ``img``, (H, W, C) of any number type.
+        nodata: value of pixels without data, which are left out (see :func:`has_no_data`).
+        max_images: number of images, chosen at random; None for all.
+        num_workers: number of reading processes.
+        seed: seed of the choice, and of any randomness in reading.
 
     Raises:
         ValueError: if there are no pixels, or images differ in the number of channels.
@@ -84,11 +79,10 @@ def channel_statistics(
                 raise ValueError(f'some images have {len(mean)} channels and others {len(own)}')
             if number:
                 count += number
-                difference = own - mean
+                difference = own - mean  # (C,)
                 mean = mean + difference * number / count
-                squares = (
-                    squares + own_squares + difference.square() * number * (count - number) / count
-                )
+                between = difference.square() * number * (count - number) / count
+                squares = squares + own_squares + between
     if not count:
         raise ValueError('there are no pixels with data')
     return ChannelStatistics(mean.tolist(), (squares / count).sqrt().tolist(), len(order), count)

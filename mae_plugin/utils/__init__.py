@@ -1,3 +1,1 @@
-"""What every other part may use: locks on the file system, and processes that end with their
-parent.
-"""
+"""Helpers for all other packages: atomic files, locks, and processes that end with their parent."""

@@ -1,4 +1,4 @@
-"""Processes without a home folder, as in a container that runs as a bare number."""
+"""Support for processes without a home folder, as in a container that runs as a bare user id."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 
 
 def provide_user() -> None:
-    """Sets ``USER`` and ``XDG_CACHE_HOME`` where the system knows neither name nor home folder of
-    this user.
+    """Sets ``USER`` and ``XDG_CACHE_HOME`` if the system has no name or home folder of the user.
 
-    Libraries look for both when they are imported, and fail without.
+    Libraries read both when they are imported, and fail without them.
     """
     try:
         getpass.getuser()
-    # A KeyError before Python 3.13.
+    # Before Python 3.13, a missing name is a KeyError.
     except (KeyError, OSError):
         os.environ['USER'] = str(os.getuid())
     if os.environ.get('XDG_CACHE_HOME'):
@@ -34,14 +33,12 @@ def provide_user() -> None:
 
 
 def temporary_cache() -> Path:
-    """Returns a folder of temporary files that belongs to this user alone; it is the same every
-    time if possible.
-    """
+    """Returns a temporary folder that only this user owns, the same every time if possible."""
     folder = Path(tempfile.gettempdir(), f'mae_plugin-{os.getuid()}')
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        mine = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        is_own = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
     except OSError:
-        mine = False
-    # Another user may have prepared a folder of that name.
-    return folder if mine else Path(tempfile.mkdtemp(prefix='mae_plugin-'))
+        is_own = False
+    # Another user may have created a folder of that name.
+    return folder if is_own else Path(tempfile.mkdtemp(prefix='mae_plugin-'))

@@ -8,18 +8,18 @@ import threading
 import time
 from collections.abc import Callable
 
-# Seconds between two looks at the parent.
+# Seconds between two checks of the parent.
 _INTERVAL = 0.5
-# Seconds that a rank has, after its launcher died, to save and to end by itself.
+# Seconds that a rank has to save and end by itself after its launcher died.
 _GRACE = 60.0
 
 
 def call_when_orphaned(action: Callable[[], None]) -> None:
-    """Calls ``action`` in a thread of its own as soon as the parent of this process has ended."""
+    """Calls ``action`` in a separate thread as soon as the parent of this process has ended."""
     parent = os.getppid()
 
     def watch() -> None:
-        # An orphan's parent is init or whoever stands in for it.
+        # The parent of an orphan is init or its substitute.
         while os.getppid() == parent:
             time.sleep(_INTERVAL)
         action()
@@ -30,8 +30,8 @@ def call_when_orphaned(action: Callable[[], None]) -> None:
 def end_with_launcher() -> None:
     """Ends this rank when its launcher ends, even if SIGKILL ends the launcher.
 
-    The rank first gets SIGTERM, on which training saves; it is killed if it is still there after a
-    minute.
+    The rank first receives SIGTERM, on which training saves a checkpoint. If it still runs after a
+    minute, it is killed.
     """
 
     def end() -> None:

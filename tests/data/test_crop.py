@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mae_plugin.data import LoadCenterCrop, LoadRandomCrop
-from mae_plugin.data.crop import resize
+from mae_plugin.data.resize import resize
 from mmengine.dataset import default_collate
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
@@ -249,7 +249,7 @@ def test_faults_are_skipped_counted_and_said_once(folder, log):
         assert sum(f'{path / name}: ' in line for line in said) == 1, name
     assert len(said) == len(FAULTS)
     skipped = dataset.pipeline.transforms[0].skipped
-    assert skipped.skipped >= 2 * len(FAULTS) and skipped.asked == 2 * 26 + skipped.skipped
+    assert skipped.skipped >= 2 * len(FAULTS) and skipped.requested == 2 * 26 + skipped.skipped
 
 
 def test_counts_are_of_all_workers(folder):
@@ -259,7 +259,7 @@ def test_counts_are_of_all_workers(folder):
     )
     assert sum(len(batch['inputs']) for batch in loader) == 26
     skipped = dataset.pipeline.transforms[0].skipped
-    assert skipped.skipped >= len(FAULTS) and skipped.asked == 26 + skipped.skipped
+    assert skipped.skipped >= len(FAULTS) and skipped.requested == 26 + skipped.skipped
 
 
 def test_too_many_faults_end_the_run(tmp_path):

@@ -258,7 +258,7 @@ def ended_with_repeats(
         return True
     assert len(inner.wanted) == 6400 and len(set(inner.wanted)) == 6400 // repeats
     # Images are counted, not crops: those wanted, and those that took the place of broken ones.
-    assert inner.skipped.asked == 6400 // repeats + inner.skipped.skipped
+    assert inner.skipped.requested == 6400 // repeats + inner.skipped.skipped
     return False
 
 

@@ -1,1 +1,1 @@
-"""Bytes of an image file in, pixels out."""
+"""Decoding of image files from bytes to pixels."""

@@ -1,6 +1,4 @@
-"""Pixels as they are stored: any number of bands of any number type, from TIFF, NumPy, 16-bit PNG
-and other files.
-"""
+"""Pixels as stored: any bands and number types, from TIFF, NumPy, 16-bit PNG and other files."""
 
 from __future__ import annotations
 
@@ -14,28 +12,29 @@ from .orientation import parse_orientation, upright
 from .plausible import check_png
 from .tiff import Page, read_tiff
 
-# By the color type in the header.
+# Number of channels by the color type in the header.
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 
 
 def read_bands(data: bytes, page: Page = None) -> np.ndarray:
-    """Decodes the content of a file to (H, W, C) with the bands and the number type that it has.
+    """Decodes the content of a file to (H, W, C) with its own bands and number type.
 
-    Arrays in ``.npy`` files may be (H, W), (H, W, C) or (C, H, W): of the first and the last axis
-    the shorter is the bands'. TIFF gives what GDAL gives (see
+    Arrays in ``.npy`` files may be (H, W), (H, W, C) or (C, H, W): the shorter of the first and the
+    last axis is the axis of bands. TIFF gives the same values as GDAL (see
     :func:`~mae_plugin.data.decoding.tiff.read_tiff`). 16-bit images keep their 16 bits. Palettes
     become colors, with alpha if one of the colors is transparent. docs/any-image.md has a table of
     all forms.
 
     Args:
         data: content of the file.
-        page: of a TIFF file, or frame of an animation: its number from 0; ``'all'``, of TIFF alone,
-            takes the pages as bands; None, the only page of a TIFF file or the first frame.
+        page: number of a page of a TIFF file, or of a frame of an animation, from 0. ``'all'``
+            takes the pages of a TIFF file as bands. None is the only page of a TIFF file or the
+            first frame.
 
     Raises:
-        ValueError: if there are more axes than height, width and bands, if there is no such page,
-            if a TIFF file has several pages that are not said to be bands, or if the image is too
-            large (:func:`~mae_plugin.data.decoding.limits.check_size`).
+        ValueError: if there are more axes than height, width and bands, there is no such page, a
+            TIFF file has several pages that are not marked as bands, or the image is too large
+            (:func:`~mae_plugin.data.decoding.limits.check_size`).
     """
     if data.startswith(TIFF):
         pixels = read_tiff(data, page)
@@ -57,29 +56,32 @@ def read_bands(data: bytes, page: Page = None) -> np.ndarray:
         raise ValueError(
             f'an array of shape {pixels.shape} and type {pixels.dtype} is no image (H, W, C)'
         )
-    # torch knows the machine's own order of bytes alone.
+    # torch supports only the machine's own byte order.
     return np.ascontiguousarray(np.atleast_3d(pixels), pixels.dtype.newbyteorder('='))
 
 
 def check_single(page: Page) -> None:
-    """Raises a ValueError if a page other than the first is asked for, in a format that has no
-    pages.
-    """
+    """Raises ValueError if ``page`` is not the first page, for formats with a single image."""
     if page not in (None, 0):
         raise ValueError(f'page={page!r} does not exist: the format holds one image')
 
 
 def has_no_data(pixels: np.ndarray, nodata: float) -> np.ndarray:
-    """(H, W) bool: where all bands of (H, W, C) are ``nodata``, or, if that is NaN, where any
-    is.
+    """Returns where pixels hold no data, as bool (...).
+
+    A pixel holds no data if all its bands equal ``nodata``, or, if that is NaN, if any is NaN.
+
+    Args:
+        pixels: (..., C).
+        nodata: value without data.
     """
-    return np.isnan(pixels).any(axis=-1) if np.isnan(nodata) else (pixels == nodata).all(axis=-1)
+    if np.isnan(nodata):
+        return np.isnan(pixels).any(axis=-1)
+    return (pixels == nodata).all(axis=-1)
 
 
 def _with_palette_colors(image: Image.Image) -> np.ndarray:
-    """The pixels of an image whose palette, if it has one, is replaced by its colors; 1 bit becomes
-    0 and 255.
-    """
+    """Returns the pixels of an image; a palette is replaced by its colors, 1 bit by 0 and 255."""
     mode = image.mode
     if mode == 'P':
         mode = 'RGBA' if 'transparency' in image.info else 'RGB'
@@ -87,10 +89,11 @@ def _with_palette_colors(image: Image.Image) -> np.ndarray:
 
 
 def _read_deep_png(data: bytes) -> np.ndarray:
-    """A PNG of 16 bits: Pillow drops the lower eight of colors, OpenCV makes four channels of gray
-    with alpha.
+    """Decodes a PNG of 16 bits to (H, W, C) uint16.
+
+    Pillow drops the lower eight bits of colors, and OpenCV makes four channels of gray with alpha.
     """
-    # Takes a moment, and most data sets hold no such file.
+    # Importing imagecodecs is slow, and most datasets hold no such file.
     from imagecodecs import PngError, png_decode
 
     check_png(data)
@@ -99,15 +102,16 @@ def _read_deep_png(data: bytes) -> np.ndarray:
         pixels = np.atleast_3d(png_decode(data))
     except PngError as error:
         raise ValueError(f'the PNG file is damaged: {error}') from None
-    # A color that tRNS calls transparent came out as alpha.
     exif, xmp = _png_chunk(data, b'eXIf'), _png_chunk(data, b'iTXt', b'XML:com.adobe.xmp\0')
+    # A transparent color (tRNS) was decoded to an additional alpha channel, which is dropped.
     return upright(pixels[..., :channels], parse_orientation(exif, xmp))
 
 
 def _png_chunk(data: bytes, kind: bytes, start: bytes = b'') -> bytes:
-    """The content of the first chunk of a kind that starts as said, empty if there is none."""
+    """Returns the content of the first chunk of a kind that begins with ``start``, or b''."""
     place = len(PNG)
     while place + 8 <= len(data):
+        # A chunk is its length (4 bytes), its kind (4), its content and a checksum (4).
         length = int.from_bytes(data[place : place + 4], 'big')
         content = data[place + 8 : place + 8 + length]
         if data[place + 4 : place + 8] == kind and content.startswith(start):
@@ -117,5 +121,6 @@ def _png_chunk(data: bytes, kind: bytes, start: bytes = b'') -> bytes:
 
 
 def _bands_last(pixels: np.ndarray) -> np.ndarray:
-    first = pixels.ndim == 3 and pixels.shape[0] < pixels.shape[2]
-    return pixels.transpose(1, 2, 0) if first else pixels
+    """Moves the bands of (C, H, W) to the end, if the first axis is shorter than the last."""
+    is_bands_first = pixels.ndim == 3 and pixels.shape[0] < pixels.shape[2]
+    return pixels.transpose(1, 2, 0) if is_bands_first else pixels

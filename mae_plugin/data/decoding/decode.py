@@ -1,6 +1,4 @@
-"""From the bytes of an image file to pixels: JPEG at the speed of libjpeg-turbo, images of many
-bands as they are.
-"""
+"""EncodedImage: an image file in memory, with JPEG decoding at the speed of libjpeg-turbo."""
 
 from __future__ import annotations
 
@@ -24,26 +22,27 @@ _JPEG = b'\xff\xd8\xff'
 
 
 class EncodedImage:
-    """An image file in memory: its size without decoding it, and its pixels at full or reduced
-    size.
+    """An image file in memory: its size without decoding, and its pixels at full or reduced size.
 
-    Looks at the content, never at a file name. Rotation noted in EXIF is applied. In colour, gray,
-    palette and CMYK images become three channels, 16-bit gray is scaled to 8 bits, alpha is
-    dropped, as in the authors' code.
+    The format is detected from the content, not from a file name. Rotation noted in EXIF is
+    applied. With ``'color'``, gray, palette and CMYK images become three channels, 16-bit gray is
+    scaled to 8 bits, and alpha is dropped, as in the authors' code.
 
     Args:
         data: content of the file.
-        channel_order: of colours; ``'bgr'`` is what mmpretrain's pipelines pass on.
+        channel_order: order of colors; ``'bgr'`` is the order in mmpretrain's pipelines.
         color_type: ``'color'``, ``'grayscale'`` for one channel of 8 bits, or ``'unchanged'`` for
-            the bands, their order and their number type as they are stored (see
-            :func:`read_bands`).
-        page: number of a page of a TIFF file, or of a frame, from 0; None is the first in color and
-            the only one unchanged; ``'all'`` takes pages as bands, unchanged.
+            the stored bands, their order and number type (see :func:`read_bands`).
+        page: number of a page of a TIFF file, or of a frame, from 0. None is the first page, and
+            with ``'unchanged'`` the only one. ``'all'`` takes pages as bands, with ``'unchanged'``.
+
+    Attributes:
+        size: height and width after rotation.
 
     Raises:
-        ValueError: if this is no image, a damaged one, one of more pixels than Pillow takes for an
-            attack (:func:`~mae_plugin.data.decoding.limits.check_size`), or one of more than the
-            file's length can hold.
+        ValueError: if the content is not an image, is damaged, has more pixels than Pillow's limit
+            (:func:`~mae_plugin.data.decoding.limits.check_size`), or more than the length of the
+            file can hold.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class EncodedImage:
         header = read_jpeg_header(data) if data.startswith(_JPEG) else None
         if header is not None:
             check_jpeg(data, header)
-        # What libjpeg-turbo does not bring to RGB itself, CMYK for instance, is left to Pillow.
+        # Forms that libjpeg-turbo does not convert to RGB, such as CMYK, are decoded by Pillow.
         self._jpeg = header if header is not None and header.is_turbo else None
         if self._jpeg is None:
             self._decoded = 1, self._with_pillow()
@@ -71,16 +70,16 @@ class EncodedImage:
             return
         check_single(page)
         self.size = header.height, header.width
-        """Height and width as seen, that is after rotation."""
         if is_transposed(header.orientation):
             self.size = header.width, header.height
 
     def pixels(self, reduction: int = 1) -> np.ndarray:
-        """The pixels, (h, w, C), which must not be written to: they are kept for the next call.
+        """Returns the pixels (h, w, C), which are cached for the next call: do not modify them.
 
         Args:
-            reduction: 1, 2, 4 or 8: height and width of a JPEG are divided by this, within its
-                transform and hence faster than a whole decode. Other formats come out whole.
+            reduction: 1, 2, 4 or 8, by which height and width of a JPEG are divided. The reduction
+                is part of the JPEG transform, hence faster than full decoding. Other formats are
+                decoded at full size.
 
         Raises:
             ValueError: if the file is damaged or ends early.
@@ -90,42 +89,46 @@ class EncodedImage:
         return self._decoded[1]
 
     def _decode_jpeg(self, reduction: int) -> np.ndarray:
+        """Decodes a JPEG, turned by its orientation; files with harmless warnings pass."""
         try:
             pixels = self._decode_turbo(self.data, reduction)
         except ValueError as error:
-            # simplejpeg stops at every warning of libjpeg's and tells the first. Some say nothing
-            # of the pixels.
-            _check_is_whole(error)
+            # simplejpeg raises the first warning of libjpeg, and some warnings do not concern the
+            # pixels. The second attempt leaves out the segments that cause such warnings.
+            _check_complete(error)
             try:
                 pixels = self._decode_turbo(plain_jpeg(self.data), reduction)
             except ValueError as error:
-                _check_is_whole(error)
-                # Pillow lets warnings pass, and refuses files without an end.
+                _check_complete(error)
+                # Pillow ignores warnings and rejects truncated files.
                 return self._with_pillow()
         return np.ascontiguousarray(upright(pixels, self._jpeg.orientation))
 
     def _decode_turbo(self, data: bytes, reduction: int) -> np.ndarray:
+        """Decodes a JPEG with libjpeg-turbo, before rotation."""
         stored = 'gray' if len(self._jpeg.sampling) == 1 else 'rgb'
-        colors = dict(color=self._channel_order, grayscale='gray', unchanged=stored)[
-            self._color_type
-        ]
-        # libjpeg takes the smallest of its sizes that is not below these; 0 is the full one.
-        height, width = (
-            -(-side // reduction) if reduction > 1 else 0
-            for side in (self._jpeg.height, self._jpeg.width)
+        colors = dict(color=self._channel_order, grayscale='gray', unchanged=stored)
+        # libjpeg takes the smallest of its sizes that is not below these; 0 is the full size.
+        height = width = 0
+        if reduction > 1:
+            height = -(-self._jpeg.height // reduction)
+            width = -(-self._jpeg.width // reduction)
+        return simplejpeg.decode_jpeg(
+            data, colors[self._color_type], min_height=height, min_width=width
         )
-        return simplejpeg.decode_jpeg(data, colors, min_height=height, min_width=width)
 
     def _with_pillow(self) -> np.ndarray:
+        """Decodes a file of any other format; raises only ValueError."""
         try:
             return self._decode_other()
         except ValueError:
             raise
-        # Decoders raise what they like at broken files.
+        # Decoders raise exceptions of many types for damaged files.
         except Exception as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
     def _decode_other(self) -> np.ndarray:
+        """Decodes a file of any format but plain JPEG to (H, W, C)."""
         if self._color_type == 'unchanged':
             return read_bands(self.data, self._page)
         if self.data.startswith(TIFF):
@@ -133,24 +136,26 @@ class EncodedImage:
         else:
             image = open_image(self.data, self._page)
         if image.mode[0] in 'FI':
-            image = _of_8_bits(image)
+            image = _to_8_bits(image)
         if self._color_type == 'grayscale':
             return np.array(image.convert('L'))[..., None]
         pixels = np.asarray(image.convert('RGB'))
-        return np.array(pixels if self._channel_order == 'rgb' else pixels[..., ::-1], order='C')
+        if self._channel_order == 'bgr':
+            pixels = pixels[..., ::-1]
+        return np.array(pixels, order='C')
 
 
-def _check_is_whole(error: ValueError) -> None:
-    """Raises ValueError if libjpeg's warning is that data end early, where it goes on with gray."""
+def _check_complete(error: ValueError) -> None:
+    """Raises ValueError if libjpeg's warning is a truncated file, which it would fill with gray."""
     if 'premature end of data segment' in str(error):
         raise ValueError(f'the JPEG is truncated: {error}') from None
 
 
-def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Brings gray pixels of a deeper type to 8 bits, as far as it is known what white is."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Converts gray pixels of a deeper type to 8 bits, if their value of white is known."""
     pixels = np.asarray(image)
     if image.mode.startswith('I;16') or image.format == 'PPM':
-        # Pillow itself would clip these 16 bits to 255.
+        # Pillow would clip these 16 bits to 255.
         return Image.fromarray((pixels.clip(0, 65535) / 257).round().astype(np.uint8))
     if image.mode == 'I' and pixels.min() >= 0 and pixels.max() <= 255:
         return Image.fromarray(pixels.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""HEIC and HEIF, the photographs of phones: read by pillow-heif, where that is installed."""
+"""HEIC and HEIF, the photographs of phones, read by pillow-heif if that is installed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from PIL import Image
 
 from .limits import check_size
 
-# Kinds that a file says it is in its first box, apart from AVIF, which Pillow reads by itself.
+# Brands in the first box of a file, without those of AVIF, which Pillow reads by itself.
 _BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs', b'mif1', b'msf1')
 
 
 def is_heif(data: bytes) -> bool:
-    """Returns whether the content of a file starts as HEIC or HEIF, and not as AVIF."""
+    """Returns whether the content of a file begins like HEIC or HEIF, and not like AVIF."""
     return data[4:8] == b'ftyp' and data[8:12] in _BRANDS and b'avif' not in data[12:64]
 
 
 def enable_heif() -> None:
-    """Makes Pillow open HEIC and HEIF.
+    """Registers pillow-heif in Pillow, so that Pillow opens HEIC and HEIF.
 
     Raises:
         ValueError: if pillow-heif is not installed.
@@ -36,12 +36,14 @@ def enable_heif() -> None:
 
 
 def read_deep_heif(data: bytes, page: int | None = None) -> np.ndarray | None:
-    """Decodes an image of more than 8 bits to (H, W, C) uint16, scaled to 16 bits; gives None for
-    one of 8 bits.
+    """Decodes an image of more than 8 bits to (H, W, C) uint16, scaled to 16 bits.
+
+    Returns:
+        The pixels, or None for an image of 8 bits.
 
     Raises:
-        ValueError: if pillow-heif is not installed, if there is no such page, or if the image is
-            too large.
+        ValueError: if pillow-heif is not installed, there is no such page, or the image is too
+            large.
     """
     enable_heif()
     import pillow_heif

@@ -1,4 +1,4 @@
-"""Which image formats are opened, and the one place that calls Pillow to open them."""
+"""The supported image formats, and the one function that opens them with Pillow."""
 
 from __future__ import annotations
 
@@ -11,37 +11,25 @@ from .orientation import orientation_of
 from .plausible import check_opened, check_unopened
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-"""How TIFF and BigTIFF files start."""
+"""First bytes of TIFF and BigTIFF files."""
 
 NUMPY = b'\x93NUMPY'
-"""How ``.npy`` files start."""
+"""First bytes of ``.npy`` files."""
 
 PNG = b'\x89PNG\r\n\x1a\n'
-"""How PNG files start."""
+"""First bytes of PNG files."""
 
-# Pillow knows more. What is left out runs programs (EPS), asks the system or other packages to draw
-# (WMF, BUFR, GRIB, HDF5, FPX, MIC), opens a file within the file by its own rules (IPTC, ICNS), or
-# is no format of images to learn from.
+# Pillow supports more formats. Those left out run programs (EPS), need the system or other packages
+# to draw (WMF, BUFR, GRIB, HDF5, FPX, MIC), open a file within the file by rules of their own
+# (IPTC, ICNS), or do not hold images to learn from.
 FORMATS = (
     *('JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF', 'BMP', 'AVIF', 'JPEG2000', 'PPM', 'HEIF'),
-    *(
-        'DIB',
-        'ICO',
-        'CUR',
-        'PSD',
-        'SGI',
-        'SUN',
-        'DDS',
-        'QOI',
-        'PCX',
-        'DCX',
-        'MSP',
-        'XBM',
-        'XPM',
-        'TGA',
-    ),
+    *('DIB', 'ICO', 'CUR', 'PSD', 'SGI', 'SUN', 'DDS', 'QOI', 'PCX', 'DCX', 'MSP'),
+    *('XBM', 'XPM', 'TGA'),
 )
-"""Pillow's names of the formats that are opened, in the order in which they are tried."""
+"""Pillow's names of the supported formats, in the order in which they are tried."""
+
+# Pillow's operation for each orientation of Exif.
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,15 +43,15 @@ _TURNS = {
 
 
 def open_image(data: bytes, page: int | str | None = None) -> Image.Image:
-    """Opens the content of a file with Pillow and loads it, turned as Exif or XMP says.
+    """Opens the content of a file with Pillow and loads it, turned by its Exif or XMP orientation.
 
     Args:
         data: content of the file.
         page: number of a page or frame, from 0; None is the first.
 
     Raises:
-        ValueError: if there is no such page, if its format is not one of :data:`FORMATS`, or the
-            image is too large, or too large for the length of the file.
+        ValueError: if there is no such page, the format is not one of :data:`FORMATS`, or the image
+            is too large, in itself or for the length of the file.
     """
     Image.init()
     check_unopened(data)
@@ -72,11 +60,11 @@ def open_image(data: bytes, page: int | str | None = None) -> Image.Image:
     try:
         image = Image.open(BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
-        bands = data.startswith((NUMPY, *TIFF))
-        hint = "is an array or an image of many bands, which color_type='unchanged' reads"
-        raise ValueError(
-            f'its content {hint if bands else "is in no known image format"}'
-        ) from None
+        if data.startswith((NUMPY, *TIFF)):
+            reason = "is an array or an image of many bands, which color_type='unchanged' reads"
+        else:
+            reason = 'is in no known image format'
+        raise ValueError(f'its content {reason}') from None
     check_opened(data, image)
     if page:
         _seek(image, page)
@@ -87,6 +75,7 @@ def open_image(data: bytes, page: int | str | None = None) -> Image.Image:
 
 
 def _seek(image: Image.Image, page: int | str) -> None:
+    """Selects a page or frame, or raises ValueError if it does not exist."""
     frames = getattr(image, 'n_frames', 1)
     if not isinstance(page, int) or not 0 <= page < frames:
         raise ValueError(

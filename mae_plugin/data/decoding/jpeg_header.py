@@ -1,9 +1,7 @@
-"""What a JPEG file says before its pixels: which of the JPEG processes it takes, its size, its
-orientation.
+"""Headers of JPEG files, read before the pixels: JPEG process, size and orientation.
 
-libjpeg decides by the first frame header (SOF) it meets, and so does this: segments are followed in
-its own way. Files that its reduced or converting decoders do not take are hence known before they
-get there.
+libjpeg decides by the first frame header (SOF) that it finds. The parser here follows segments in
+the same way, so files that libjpeg's reduced or converting decoders reject are detected early.
 """
 
 from __future__ import annotations
@@ -15,79 +13,85 @@ from .orientation import parse_orientation
 
 _START_OF_SCAN, _START_OF_IMAGE, _END_OF_IMAGE = 0xDA, 0xD8, 0xD9
 _APP0, _APP1, _APP14, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
-# Without a length: TEM, and restarts.
+# Markers without a length: TEM, and restarts.
 _BARE = frozenset((0x01, *range(0xD0, 0xD8)))
 # SOF0 to SOF15; the gaps are Huffman tables, an extension and arithmetic conditioning.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF, _XMP = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
-# Of the first component over the other two, as libjpeg-turbo knows them by name.
+# Sampling factors of the three components for which libjpeg-turbo has a named format.
 _USUAL_SAMPLING = frozenset((first, 0x11, 0x11) for first in (0x11, 0x21, 0x22, 0x12, 0x41, 0x14))
 
 MAX_SCANS = 100
-"""Scans a JPEG may have; encoders make about ten, and each takes the decoder through all blocks of
-the image.
+"""Largest number of scans of a JPEG.
+
+Encoders write about ten, and the decoder passes over all blocks of the image for each.
 """
 
 
 class JpegHeader(NamedTuple):
-    """The frame header of a JPEG, and what its metadata say of its orientation."""
+    """Frame header of a JPEG, and its orientation.
+
+    Attributes:
+        process: number of the frame marker SOF, 0 to 15. 0 to 3 are baseline, extended, progressive
+            and lossless; 9 and 10 are extended and progressive with arithmetic coding.
+        precision: bits per sample.
+        height: height before rotation, in pixels.
+        width: width before rotation, in pixels.
+        sampling: horizontal factor * 16 + vertical factor of every component.
+        orientation: 1 to 8 as in Exif.
+        scan: start of the first scan, in bytes from the start of the file.
+        is_split: whether the first scan leaves components to other scans.
+    """
 
     process: int
-    """0 to 15, the number of the frame marker SOF: 0 to 3 are baseline, extended, progressive and
-    lossless, and 9 and 10 extended and progressive with arithmetic coding.
-    """
     precision: int
-    """Bits per sample."""
     height: int
     width: int
     sampling: tuple[int, ...]
-    """Horizontal factor * 16 + vertical factor of every component."""
     orientation: int
-    """1 to 8 as in Exif."""
     scan: int
-    """Where the first scan starts, in bytes from the start of the file."""
     is_split: bool
-    """Whether the first scan leaves components to other scans."""
 
     @property
     def is_turbo(self) -> bool:
-        """Whether libjpeg-turbo decodes this to gray, RGB and BGR, at any scale: gray or three
-        components of 8 bits.
+        """Whether libjpeg-turbo decodes this to gray, RGB and BGR at any scale.
+
+        This holds for gray or three components of 8 bits.
         """
         sampling = self.sampling
-        usual = len(sampling) == 1 or sampling in _USUAL_SAMPLING
-        return usual and self.precision == 8 and self.process in (0, 1, 2, 9, 10)
+        is_usual = len(sampling) == 1 or sampling in _USUAL_SAMPLING
+        return is_usual and self.precision == 8 and self.process in (0, 1, 2, 9, 10)
 
     @property
     def least_bytes(self) -> int:
-        """The least that so many pixels take: 2 bits for a block of 64, 1 if progressive, and 1 a
-        sample if lossless.
+        """Lower bound of the bytes that so many pixels take.
 
-        Arithmetic coding takes as much for all but images of one color, which it brings below any
-        such bound.
+        A block of 64 samples takes at least 2 bits, or 1 bit if progressive; a sample takes 1 bit
+        if lossless. Arithmetic coding takes as much for all but images of one color, which it
+        compresses below any such bound.
         """
         side = 1 if self.process == 3 else 8
-        most = (
-            max(factors >> 4 for factors in self.sampling),
-            max(factors & 15 for factors in self.sampling),
-        )
+        largest_horizontal = max(factors >> 4 for factors in self.sampling)
+        largest_vertical = max(factors & 15 for factors in self.sampling)
         units = 0
         for factors in self.sampling:
-            across = -(-self.width * (factors >> 4) // (most[0] * side))
-            along = -(-self.height * (factors & 15) // (most[1] * side))
-            units += across * along
+            columns = -(-self.width * (factors >> 4) // (largest_horizontal * side))
+            rows = -(-self.height * (factors & 15) // (largest_vertical * side))
+            units += columns * rows
         return units * (2 if self.process in (0, 1) else 1) // 8
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Reads the segments of a JPEG up to its first scan; None if they break off or are none that
-    libjpeg takes.
+    """Reads the segments of a JPEG up to its first scan.
+
+    Returns:
+        The header, or None if the segments end early or libjpeg would not accept them.
     """
     frame, exif, xmp = None, b'', b''
     for marker, start, end in _segments(data):
         if marker == _APP1:
             if data.startswith(_EXIF, start):
-                # Longer than a segment, Exif goes on in the next.
+                # Exif that is longer than a segment continues in the next.
                 exif += data[start + len(_EXIF) : end]
             elif data.startswith(_XMP, start):
                 xmp = data[start + len(_XMP) : end]
@@ -106,9 +110,9 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def count_scans(data: bytes, header: JpegHeader) -> int:
-    """Counts the scans of a JPEG, one for each that starts before the end of the image."""
-    # Most files end here: within coded data, and in most segments, these bytes do not come
-    # together.
+    """Counts the scans of a JPEG that start before the end of the image."""
+    # These bytes do not occur within coded data, and hardly in other segments, so the count is an
+    # upper bound, and most files are done here.
     number = data.count(b'\xff\xda', header.scan)
     if number <= MAX_SCANS:
         return number
@@ -126,8 +130,9 @@ def count_scans(data: bytes, header: JpegHeader) -> int:
 
 
 def plain_jpeg(data: bytes) -> bytes:
-    """Returns a JPEG with nothing before its first scan but what decoding needs, hence nothing to
-    be warned of.
+    """Returns a JPEG with only those segments before its first scan that decoding needs.
+
+    The other segments are the ones that libjpeg may raise warnings about.
     """
     parts = [b'\xff\xd8']
     for marker, start, end in _segments(data):
@@ -141,13 +146,14 @@ def plain_jpeg(data: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields marker, start and end of the content of every segment, up to the first scan's or what
-    is no segment.
+    """Yields marker, start and end of the content of every segment, up to the first scan.
+
+    Stops early at bytes that are not a segment.
     """
     place, size = 2, len(data)
     while place + 4 <= size:
         if data[place] != 0xFF:
-            # libjpeg skips what is between segments, with a warning.
+            # libjpeg skips bytes between segments, with a warning.
             place = data.find(b'\xff', place)
             if place < 0:
                 return
@@ -171,7 +177,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _frame(marker: int, content: bytes) -> tuple | None:
-    """Process, precision, height, width and sampling of a frame header."""
+    """Returns process, precision, height, width and sampling of a frame header."""
     if len(content) < 6 or len(content) < 6 + 3 * content[5] or not content[5]:
         return None
     sampling = tuple(content[7 : 6 + 3 * content[5] : 3])
@@ -182,4 +188,5 @@ def _frame(marker: int, content: bytes) -> tuple | None:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
+    """Returns the orientation of the metadata, 1 without metadata."""
     return parse_orientation(exif, xmp) if exif or xmp else 1

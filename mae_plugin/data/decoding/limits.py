@@ -1,26 +1,24 @@
-"""How large an image may be, in every way of reading: checked on the header, before memory is
-allocated.
-"""
+"""Size limits of images for all readers, checked on the header before memory is allocated."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-_BYTES_PER_PIXEL = 4  # of Pillow's own images, so that whatever Pillow may hold passes
+# Bytes per pixel of Pillow's own images, so that every image within Pillow's limit passes.
+_BYTES_PER_PIXEL = 4
 
 
 def max_pixels() -> int | None:
-    """Returns the largest number of pixels of an image, ``2 * PIL.Image.MAX_IMAGE_PIXELS``, or None
-    for no limit.
+    """Returns the largest number of pixels of an image, or None for no limit.
 
-    That is where Pillow itself stops. Setting ``PIL.Image.MAX_IMAGE_PIXELS`` changes the limit of
-    all readers.
+    It is ``2 * PIL.Image.MAX_IMAGE_PIXELS``, the limit of Pillow itself. Setting
+    ``PIL.Image.MAX_IMAGE_PIXELS`` changes the limit of all readers.
     """
     return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else None
 
 
 def check_size(height: int, width: int, bands: int = 1, itemsize: int = 1) -> None:
-    """Checks the size that a header gives, before the pixels are decoded.
+    """Raises ValueError if the size in a header is beyond the limits.
 
     Args:
         height: of the decoded image, in pixels.
@@ -46,6 +44,5 @@ def check_size(height: int, width: int, bands: int = 1, itemsize: int = 1) -> No
     if size > limit * _BYTES_PER_PIXEL:
         raise ValueError(
             f'{width} x {height} pixels of {bands} bands of {itemsize} bytes take {size} bytes, '
-            'more than the '
-            f'{limit * _BYTES_PER_PIXEL} that are allowed; {remedy}'
+            f'more than the {limit * _BYTES_PER_PIXEL} that are allowed; {remedy}'
         )

@@ -1,4 +1,4 @@
-"""Reads arrays from ``.npy`` files in memory, once their header and their length agree."""
+"""Reads arrays from ``.npy`` files in memory, after checks of their header and length."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .limits import check_size
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """Reads a ``.npy`` file.
+    """Reads the array of a ``.npy`` file.
 
     Raises:
-        ValueError: if its header is broken or unusually long, its values are Python objects, it is
-            empty or too large for an image (:func:`~mae_plugin.data.decoding.limits.check_size`),
-            or its bytes are fewer than the header says.
+        ValueError: if the header is damaged or unusually long, the values are Python objects, the
+            array is empty or too large for an image
+            (:func:`~mae_plugin.data.decoding.limits.check_size`), or the file is shorter than the
+            header claims.
     """
     file = BytesIO(data)
     version = npy.read_magic(file)
@@ -32,6 +33,7 @@ def read_npy(data: bytes) -> np.ndarray:
     if len(shape) == 2:
         check_size(*shape, itemsize=dtype.itemsize)
     elif len(shape) == 3:
+        # The shorter of the first and the last axis is the axis of bands.
         first, last = (shape[0], *shape[1:]), (shape[2], *shape[:2])
         bands, height, width = min(first, last, key=lambda sides: sides[0])
         check_size(height, width, bands, dtype.itemsize)
@@ -40,10 +42,9 @@ def read_npy(data: bytes) -> np.ndarray:
         raise ValueError(
             f'an array of shape {shape} takes {size} bytes, and EOF comes after {present}'
         )
-    values = (
-        np.frombuffer(data, dtype, math.prod(shape), file.tell())
-        if size > 0
-        else np.empty(0, dtype)
-    )
-    # A copy, as torch does not take arrays that cannot be written to.
+    if size > 0:
+        values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+    else:
+        values = np.empty(0, dtype)
+    # A copy, because torch does not accept read-only arrays.
     return values.reshape(shape, order='F' if is_fortran else 'C').copy()

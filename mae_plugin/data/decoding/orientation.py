@@ -1,4 +1,4 @@
-"""Which way up an image is: the orientation that Exif or XMP notes, and pixels turned by it."""
+"""The orientation noted in Exif or XMP, and pixels turned by it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-_TAG = 0x0112  # of Exif and TIFF
+# Tag of the orientation in Exif and TIFF.
+_TAG = 0x0112
 _TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Returns the orientation (1 to 8) that the metadata of a loaded Pillow image notes, 1 if they
-    are broken.
-    """
+    """Returns the orientation (1 to 8) of a loaded Pillow image, 1 if its metadata are damaged."""
     try:
-        return _known(image.getexif())
-    # Pillow raises what it likes on broken Exif, and the pixels are whole all the same.
+        return _valid(image.getexif())
+    # Pillow raises exceptions of many types for damaged Exif, and the pixels are intact.
     except Exception:
         return 1
 
 
 def parse_orientation(exif: bytes, xmp: bytes = b'') -> int:
-    """Returns the orientation (1 to 8) that Exif notes, else XMP, and 1 if neither does or both are
-    broken.
+    """Returns the orientation (1 to 8) of Exif, else of XMP, and 1 if both are absent or damaged.
 
     Args:
         exif: a TIFF structure, with or without ``Exif\\0\\0`` before it.
@@ -36,7 +34,7 @@ def parse_orientation(exif: bytes, xmp: bytes = b'') -> int:
         tags = Image.Exif()
         tags.load(exif)
         if _TAG in tags:
-            return _known(tags)
+            return _valid(tags)
     except Exception:
         pass
     found = _XMP.search(xmp)
@@ -44,14 +42,12 @@ def parse_orientation(exif: bytes, xmp: bytes = b'') -> int:
 
 
 def is_transposed(orientation: int) -> bool:
-    """Returns whether height and width change places."""
+    """Returns whether the orientation exchanges height and width."""
     return orientation in _TRANSPOSED
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors (H, W, ...) as the orientation asks for; a view where none asks for a
-    copy.
-    """
+    """Turns and mirrors (H, W, ...) by an orientation; the result is a view."""
     if orientation in _TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in _MIRRORED:
@@ -61,6 +57,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _known(tags: Mapping) -> int:
+def _valid(tags: Mapping) -> int:
+    """Returns the orientation in Exif tags, 1 if there is none or it is out of range."""
     value = tags.get(_TAG, 1)
     return value if value in range(1, 9) else 1

@@ -1,6 +1,4 @@
-"""Whether a file is long enough for the size that its header claims: checked before memory is
-allocated.
-"""
+"""Checks that a file is long enough for the size in its header, before memory is allocated."""
 
 from __future__ import annotations
 
@@ -9,18 +7,18 @@ from PIL import Image
 from .jpeg_header import MAX_SCANS, JpegHeader, count_scans, read_jpeg_header
 from .limits import check_size
 
-# A header may claim so many pixels whatever the file's length; they are decoded within a second and
-# some 20 MB.
+# A header may claim this many pixels whatever the length of the file. They are decoded within a
+# second and in some 20 MB.
 _FREE_PIXELS = 2**22
 
-# Bytes that one byte becomes at the most, by Pillow's name of the decoder or, in TIFF, of the
-# compression.
+# Largest number of bytes that one byte decodes to, by Pillow's name of the decoder or, in TIFF, of
+# the compression.
 _EXPANSION = {
     'raw': 1,
     'zip': 1032,
     'tiff_deflate': 1032,
     'tiff_adobe_deflate': 1032,
-    # 12 bits for the longest string of a table of 4096.
+    # 12 bits for the longest string of a table of 4096 entries.
     'gif': 2731,
     'tiff_lzw': 2731,
     'packbits': 64,
@@ -30,21 +28,20 @@ _EXPANSION = {
     'tga_rle': 128,
     'bcn': 8,
 }
-# Arithmetic coders have no bound; 12,000 x 12,000 white pixels stay below this one in all of their
-# formats.
+# Arithmetic coders have no bound. 12,000 x 12,000 white pixels stay below this one in all formats
+# that use them.
 _ANY_EXPANSION = 2**18
-# Other modes have at least a byte per pixel, in files too.
+# In other modes, a pixel takes at least a byte, also in files.
 _ONE_BIT_MODES = ('1', 'L', 'P')
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def check_jpeg(data: bytes, header: JpegHeader) -> None:
-    """Checks a JPEG by its header: a process that a decoder exists for, size, length, number of
-    scans.
+    """Checks process, precision, size, length and number of scans of a JPEG by its header.
 
     Raises:
-        ValueError: if it is hierarchical or not of 8 bits, too large, too short for its size, or
-            has more than ``MAX_SCANS`` scans.
+        ValueError: if the JPEG is hierarchical or not of 8 bits, too large, too short for its size,
+            or has more than ``MAX_SCANS`` scans.
     """
     if header.process not in (0, 1, 2, 3, 9, 10):
         raise ValueError(
@@ -75,16 +72,14 @@ def check_png(data: bytes) -> None:
     if data[12:16] != b'IHDR' or len(data) < 26:
         raise ValueError('the PNG file does not start with its header')
     width, height = (int.from_bytes(data[place : place + 4], 'big') for place in (16, 20))
-    channels = _PNG_CHANNELS.get(data[25], 1)
-    check_size(height, width, channels, (data[24] + 7) // 8)
-    _check_length(
-        height, width, height * width * channels * data[24] // 8 // _EXPANSION['zip'], data
-    )
+    channels, bits = _PNG_CHANNELS.get(data[25], 1), data[24]
+    check_size(height, width, channels, (bits + 7) // 8)
+    least = height * width * channels * bits // 8 // _EXPANSION['zip']
+    _check_length(height, width, least, data)
 
 
 def check_unopened(data: bytes) -> None:
-    """Checks sizes and length of files for whose pixels Pillow allocates memory as soon as it opens
-    them.
+    """Checks size and length of files for which Pillow allocates memory on opening.
 
     Raises:
         ValueError: if an image is too large, or too large for the length of the file.
@@ -96,24 +91,27 @@ def check_unopened(data: bytes) -> None:
 
 
 def _check_webp(data: bytes) -> None:
+    """Checks a WebP file, whose header has three kinds."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
         raise ValueError('the WebP file ends early')
     if kind == b'VP8X':
-        width, height = (int.from_bytes(body[place : place + 3], 'little') + 1 for place in (4, 7))
+        width = int.from_bytes(body[4:7], 'little') + 1
+        height = int.from_bytes(body[7:10], 'little') + 1
     elif kind == b'VP8L':
         bits = int.from_bytes(body[1:5], 'little')
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
-        width, height = (
-            int.from_bytes(body[place : place + 2], 'little') & 0x3FFF for place in (6, 8)
-        )
+        width = int.from_bytes(body[6:8], 'little') & 0x3FFF
+        height = int.from_bytes(body[8:10], 'little') & 0x3FFF
     check_size(height, width, bands=4)
-    _check_length(height, width, _least_of_any(height * width), data)
+    pixels = height * width
+    least = pixels // _ANY_EXPANSION if pixels > _FREE_PIXELS else 0
+    _check_length(height, width, least, data)
 
 
 def check_opened(data: bytes, image: Image.Image) -> None:
-    """Checks size and length of a file that Pillow has opened, that is whose header it has read.
+    """Checks size and length of a file whose header Pillow has read.
 
     Raises:
         ValueError: if the image is too large, or the file too short for its size.
@@ -128,42 +126,40 @@ def check_opened(data: bytes, image: Image.Image) -> None:
         check_png(data)
     if height * width <= _FREE_PIXELS:
         return
-    # Plugins that decode by themselves hand raw pixels to Pillow.
-    coder = (
-        image.tile[0][0]
-        if image.tile and image.format not in ('AVIF', 'HEIF', 'WEBP')
-        else image.format
-    )
-    if coder == 'libtiff':
-        coder = image.info.get('compression')
     bits = 1 if image.mode in _ONE_BIT_MODES else 8
-    least = height * width * bits // 8 // _EXPANSION.get(coder, _ANY_EXPANSION)
+    least = height * width * bits // 8 // _EXPANSION.get(_coder(image), _ANY_EXPANSION)
     _check_length(height, width, least, data)
 
 
+def _coder(image: Image.Image) -> str | None:
+    """Returns Pillow's name of the decoder of an opened image, or in TIFF of the compression."""
+    # Plugins that decode by themselves pass raw pixels to Pillow.
+    if not image.tile or image.format in ('AVIF', 'HEIF', 'WEBP'):
+        return image.format
+    coder = image.tile[0][0]
+    return image.info.get('compression') if coder == 'libtiff' else coder
+
+
 def _check_icons(data: bytes) -> None:
-    """Checks the images within a file of icons, PNG files or bitmaps whose sizes are not those of
-    its directory.
+    """Checks the images in a file of icons, whose sizes may differ from those in its directory.
+
+    An icon is a PNG file or a bitmap.
     """
     for entry in range(6, 6 + 16 * int.from_bytes(data[4:6], 'little'), 16):
         start = int.from_bytes(data[entry + 12 : entry + 16], 'little')
         icon = data[start:]
         if icon.startswith(b'\x89PNG'):
             check_png(icon)
-        else:
-            width, height = (
-                int.from_bytes(icon[place : place + 4], 'little', signed=True) for place in (4, 8)
-            )
-            # One bit of color and one of the mask, which lies below the color: the height counts
-            # both.
-            _check_length(abs(height), abs(width), abs(width * height) // 8, icon)
-
-
-def _least_of_any(pixels: int) -> int:
-    return pixels // _ANY_EXPANSION if pixels > _FREE_PIXELS else 0
+            continue
+        width = int.from_bytes(icon[4:8], 'little', signed=True)
+        height = int.from_bytes(icon[8:12], 'little', signed=True)
+        # One bit of color and one of the mask per pixel. The mask lies below the color, so the
+        # height counts both.
+        _check_length(abs(height), abs(width), abs(width * height) // 8, icon)
 
 
 def _check_length(height: int, width: int, least: int, data: bytes) -> None:
+    """Raises ValueError if a file is shorter than ``least`` bytes."""
     if len(data) < least:
         raise ValueError(
             f'its header claims {width} x {height} pixels, which take at least {least} bytes, and '

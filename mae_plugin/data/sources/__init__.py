@@ -1,1 +1,1 @@
-"""Folders, tar and zip files, lists of images and labels, and the index of their names."""
+"""Sources of images: folders, tar and zip files, lists of images and labels, and their index."""

@@ -1,6 +1,4 @@
-"""What the members of an archive, tar or zip, are: images, labels, folders, and what is left
-out.
-"""
+"""Sorts the members of an archive (tar or zip) into images, labels, folders and the rest."""
 
 from __future__ import annotations
 
@@ -23,18 +21,18 @@ from .labels import MemberLabels, is_label_file
 
 
 class ArchiveScan(NamedTuple):
-    """What is in an archive.
+    """Content of an archive.
 
     Attributes:
         images: name, place and label of every image.
-        folders: all that are members themselves.
-        label_faults: why labels of images are not valid, a sentence for each such image.
-        left_out: what else is there.
+        folders: all folders that are members themselves.
+        label_errors: for each image with an invalid label, a sentence with the reason.
+        left_out: all other members that could hold images.
     """
 
     images: list[tuple[str, object, str | None]]
     folders: set[str]
-    label_faults: list[str]
+    label_errors: list[str]
     left_out: LeftOut
 
 
@@ -42,23 +40,26 @@ class ArchiveMembers:
     """Sorts the members of an archive.
 
     Args:
-        extensions: endings of image files, in lower case.
-        read: gives the content of the member at a place.
+        extensions: file name extensions of images, in lower case.
+        read: returns the content of the member at a place.
+
+    Attributes:
+        number: number of regular files so far.
+        left_out: members that are left out.
     """
 
     def __init__(self, extensions: tuple[str, ...], read: Callable[[object], bytes]) -> None:
         self.left_out = LeftOut()
         self.number = 0
-        """Regular files so far."""
         self._extensions, self._read = extensions, read
-        # Links may lead to any file.
+        # All files, because links may lead to any of them.
         self._files: dict[str, object] = {}
         self._links: dict[str, str | None] = {}
         self._folders: set[str] = set()
         self._labels = MemberLabels()
 
     def add_folder(self, path: str) -> None:
-        """Takes down a folder."""
+        """Records a folder."""
         name = inner_name(path)
         if name is None:
             self.left_out.add(OUTSIDE, path)
@@ -66,7 +67,7 @@ class ArchiveMembers:
             self._folders.add(name)
 
     def add_file(self, path: str, place: object) -> None:
-        """Takes down a regular file."""
+        """Records a regular file."""
         name = self._inner(path)
         if name is None:
             return
@@ -83,19 +84,19 @@ class ArchiveMembers:
             self.left_out.add(ARCHIVES, name)
 
     def add_link(self, path: str, target: str) -> None:
-        """Takes down a link to a path within the archive."""
+        """Records a link to a path within the archive."""
         name = self._inner(path)
         if name is not None:
             self._links[name] = inner_name(target)
 
     def add_special(self, path: str) -> None:
-        """Takes down what is no file, folder or link."""
+        """Records a member that is neither a file, a folder nor a link."""
         name = self._inner(path)
         if name is not None and self._is_image(name):
             self.left_out.add(SPECIAL, name)
 
     def scan(self) -> ArchiveScan:
-        """What all members come to, once links can be followed."""
+        """Returns the content of the archive, with all links resolved."""
         places = {name: place for name, place in self._files.items() if self._is_image(name)}
         folders = self._all_folders() if self._links else set()
         for name, target in self._links.items():
@@ -105,23 +106,28 @@ class ArchiveMembers:
                 self._follow(name, places)
             elif target in folders:
                 self.left_out.add(FOLDER_LINKS, name)
-        images = [(name, place, self._labels.label(name)) for name, place in places.items()]
-        faults = [self._labels.fault(name) for name, _, label in images if label is None]
-        return ArchiveScan(
-            images, self._folders, [fault for fault in faults if fault], self.left_out
-        )
+        images, label_errors = [], []
+        for name, place in places.items():
+            label = self._labels.label(name)
+            images.append((name, place, label))
+            error = self._labels.error(name) if label is None else None
+            if error:
+                label_errors.append(error)
+        return ArchiveScan(images, self._folders, label_errors, self.left_out)
 
     def _inner(self, path: str) -> str | None:
+        """Returns the normalized path of a member; None, and recorded for images, if outside."""
         name = inner_name(path)
         if name is None and path.lower().endswith(self._extensions):
             self.left_out.add(OUTSIDE, path)
         return name
 
     def _is_image(self, name: str) -> bool:
+        """Returns whether a path is that of an image, by its extension."""
         return name.lower().endswith(self._extensions) and not is_hidden(name)
 
     def _all_folders(self) -> set[str]:
-        """Folders that are members, or that members lie in."""
+        """Returns the folders that are members, or that contain members."""
         found = set(self._folders)
         for name in self._files:
             while (name := posixpath.dirname(name)) and name not in found:
@@ -129,8 +135,9 @@ class ArchiveMembers:
         return found
 
     def _follow(self, name: str, places: dict[str, object]) -> None:
-        """Takes an image, or a label, from where a link leads."""
+        """Adds the image or label to which a link leads."""
         target = self._links[name]
+        # Chains are cut after 40 links, as on Linux, so that a circle ends.
         for _ in range(40):
             if target not in self._links:
                 break

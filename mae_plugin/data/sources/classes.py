@@ -1,4 +1,4 @@
-"""Class names that two datasets have in common, and the numbers that go with them."""
+"""Matches the classes of two datasets by name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 
 def renumber(own: Sequence[str], others: Sequence[str]) -> dict[int, int]:
-    """Finds the number that each class of one dataset has in another, by its name.
+    """Finds the number of each class of one dataset in another dataset, by class name.
 
-    If no name is the same and there are as many, such as folder names here and readable names
-    there, the classes are taken to be in the same order.
+    If no name matches and both have the same number of classes (for example folder names and
+    readable names), the classes are assumed to be in the same order.
 
     Returns:
-        Numbers in ``others`` by numbers in ``own``, without the classes that ``others`` does not
-        have.
+        Numbers in ``others`` by numbers in ``own``, without the classes that are not in ``others``.
     """
     if len(own) == len(others) and set(own).isdisjoint(others):
         return {number: number for number in range(len(own))}

@@ -1,4 +1,4 @@
-"""What is in a folder or an archive, and how to read it."""
+"""Lists the images of a folder or an archive of any supported kind, and reads them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from .open_files import OpenFiles, read_file
 from .tars import scan_tar
 from .zips import read_zip, scan_zip
 
+# Decompressors by the first two bytes of a file.
 _COMPRESSED = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
 
 
 class Contents(NamedTuple):
-    """What is in a source.
+    """Content of a source.
 
     Attributes:
-        images: name, place and label of each, in alphabetical order.
-        folders: of the first level, whether or not they hold images.
-        read: gives the content of the image at a place.
-        left_out: what else is there.
+        images: name, place and label of each image, in alphabetical order.
+        folders: first-level folders, with or without images.
+        read: returns the content of the image at a place.
+        left_out: other entries that could hold images.
     """
 
     images: list[tuple[str, object, str | None]]
@@ -45,56 +46,64 @@ def open_source(source: str, inside: str, extensions: tuple[str, ...], scratch: 
 
     Args:
         source: folder or archive.
-        inside: folder within the source to take images from; their names count from there.
-        extensions: endings of image files, in lower case.
-        scratch: a folder in which a compressed tar file is unpacked to one that is not.
+        inside: folder within the source to take images from; image names are relative to it.
+        extensions: file name extensions of images, in lower case.
+        scratch: folder into which a compressed tar file is decompressed.
 
     Raises:
-        ValueError: if it is no archive, a damaged one, or a folder that holds both images and tar
-            files.
+        ValueError: if the source is not an archive, a damaged one, or a folder that holds both
+            images and tar files.
     """
     if os.path.isdir(source):
-        root = os.path.join(source, inside) if inside else source
-        scan = scan_folder(root, extensions)
-        refuse_mixture(root, scan.images, scan.tars)
-        for name in scan.tars:
-            scan.left_out.add(ARCHIVES, name)
-        images = [(name, os.path.join(root, name), None) for name in scan.images]
-        return Contents(
-            images, class_folders((), [*scan.dates, *scan.unreadable]), read_file, scan.left_out
-        )
+        return _open_folder(os.path.join(source, inside) if inside else source, extensions)
     if zipfile.is_zipfile(source):
-        scan, read = scan_zip(source, extensions), functools.partial(read_zip, source)
+        scan = scan_zip(source, extensions)
+        read = functools.partial(read_zip, source)
     else:
         path = _uncompressed(source, scratch / 'source.tar')
-        scan, read = scan_tar(path, extensions), functools.partial(_read_tar, OpenFiles(), path)
-    for fault in scan.label_faults:
-        scan.left_out.add(LABELS, fault)
+        scan = scan_tar(path, extensions)
+        read = functools.partial(_read_tar, OpenFiles(), path)
+    for error in scan.label_errors:
+        scan.left_out.add(LABELS, error)
     prefix = f'{inside}/' if inside else ''
-    inside = [
-        (name.removeprefix(prefix), *rest) for name, *rest in scan.images if name.startswith(prefix)
+    images = [
+        (name.removeprefix(prefix), place, label)
+        for name, place, label in scan.images
+        if name.startswith(prefix)
     ]
     folders = [name.removeprefix(prefix) for name in scan.folders if name.startswith(prefix)]
-    return Contents(sorted(inside), class_folders((), folders), read, scan.left_out)
+    return Contents(sorted(images), class_folders((), folders), read, scan.left_out)
+
+
+def _open_folder(root: str, extensions: tuple[str, ...]) -> Contents:
+    """Finds all images in a folder."""
+    scan = scan_folder(root, extensions)
+    refuse_mixture(root, scan.images, scan.tars)
+    for name in scan.tars:
+        scan.left_out.add(ARCHIVES, name)
+    images = [(name, os.path.join(root, name), None) for name in scan.images]
+    folders = class_folders((), [*scan.dates, *scan.unreadable])
+    return Contents(images, folders, read_file, scan.left_out)
 
 
 def _read_tar(files: OpenFiles, path: str, place: tuple[int, int]) -> bytes:
+    """Reads a member of a tar file at (offset, size)."""
     return files.read(path, *place)
 
 
 def _uncompressed(source: str, target: Path) -> str:
-    """A tar file to read from any place in: the source, or what it holds if it is compressed,
-    written beside.
-    """
+    """Returns a seekable tar file: the source, or ``target`` with its decompressed content."""
     with open(source, 'rb') as file:
         opener = _COMPRESSED.get(file.read(2))
-    if opener is None or target.is_file():
-        return source if opener is None else str(target)
+    if opener is None:
+        return source
+    if target.is_file():
+        return str(target)
     try:
         with staged_file(target) as part, opener(source) as packed, open(part, 'wb') as file:
             shutil.copyfileobj(packed, file, 2**20)
-    # What gzip, bz2 and lzma raise; other errors of the system have a number.
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        # gzip, bz2 and lzma also raise OSError for damaged files, but without a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which entries of a source are images: one rule for folders, tar files and zip files."""
+"""Rules for which entries of a source are images, shared by folders, tar files and zip files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE_EXTENSIONS = (
     *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.gif'),
     *('.heic', '.heif', '.avif'),
 )
-
+# Reasons for which entries are left out, as they appear in logs and manifests.
 ARCHIVES = 'archives within; unpack them, or pack all images with tools/prepare_dataset.py'
 SPECIAL = 'entries that are not regular files, or links that lead to none'
 OUTSIDE = 'paths that lead out of the archive'
@@ -24,66 +24,50 @@ UNREADABLE = 'folders that cannot be read'
 EARLY_END = 'whatever follows an early end'
 LABELS = 'labels that are not valid'
 
-_ARCHIVE_ENDINGS = (
-    '.tar',
-    '.zip',
-    '.7z',
-    '.rar',
-    '.tgz',
-    '.tbz2',
-    '.txz',
-    '.gz',
-    '.bz2',
-    '.xz',
-    '.zst',
+_ARCHIVE_EXTENSIONS = tuple(
+    ['.tar', '.zip', '.7z', '.rar', '.tgz', '.tbz2', '.txz', '.gz', '.bz2', '.xz', '.zst']
 )
-# Folders in which operating systems and disk stations keep what is theirs.
+# Folders of operating systems and network storage.
 _SYSTEM_FOLDERS = {'__MACOSX', 'lost+found', '@eaDir', '$RECYCLE.BIN', 'System Volume Information'}
 
 
 def inner_name(name: str) -> str | None:
-    """The path of an archive's member without ``./`` and the like; None if it leads out of the
-    archive.
-    """
+    """Returns the normalized path of an archive's member; None if it leads out of the archive."""
     name = posixpath.normpath(name)
     return None if name.startswith('/') or name.split('/', 1)[0] == '..' else name
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path, or a folder in it, is hidden (its name begins with a dot) or belongs to the
-    system.
-    """
+    """Returns whether a path or a folder in it is hidden (starts with a dot) or a system folder."""
     return any(part.startswith('.') or part in _SYSTEM_FOLDERS for part in name.split('/'))
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is an archive, which may hold images that are not looked for
-    there.
-    """
-    return name.lower().endswith(_ARCHIVE_ENDINGS)
+    """Returns whether a file of this name is an archive, whose images are not found."""
+    return name.lower().endswith(_ARCHIVE_EXTENSIONS)
 
 
 def class_folders(images: Iterable[str], folders: Iterable[str]) -> list[str]:
-    """The classes that folders stand for: those of the first level, in alphabetical order.
+    """Returns the classes that folders stand for: the first-level folders, in alphabetical order.
 
-    A folder without images counts, as otherwise all classes after it would get other numbers.
+    A folder without images counts. Otherwise all classes after it would get other numbers.
 
     Args:
         images: paths of images.
         folders: paths of folders.
 
     Returns:
-        Names of folders, with ``''`` if some images lie in no folder.
+        Names of folders, and ``''`` if some images lie in no folder.
     """
     named = {name.partition('/')[0] if '/' in name else '' for name in images}
     return sorted(named | {name.partition('/')[0] for name in folders if name})
 
 
 class LeftOut:
-    """Counts what is left out of a source, by reason, with an example of each.
+    """Counts the entries of a source that are left out, by reason, with an example of each.
 
     Args:
-        notes: what :meth:`notes` gave.
+        notes: result of :meth:`notes` of another object.
     """
 
     def __init__(self, notes: Iterable[Sequence] = ()) -> None:
@@ -92,24 +76,22 @@ class LeftOut:
             self.add(reason, example, number)
 
     def add(self, reason: str, example: str, number: int = 1) -> None:
-        """Counts what is left out for a reason; of all examples the alphabetically first is
-        kept.
-        """
+        """Counts entries that are left out; keeps the alphabetically first example."""
         known, first = self._found.get(reason, (0, example))
         self._found[reason] = known + number, min(first, example)
 
     def notes(self) -> list[list]:
-        """Reasons, numbers and examples, for JSON."""
+        """Returns reasons, numbers and examples, for JSON."""
         return [[reason, *self._found[reason]] for reason in sorted(self._found)]
 
     def __str__(self) -> str:
-        return '; '.join(
-            f'{reason} ({number}, such as {printable(name)})'
-            for reason, number, name in self.notes()
-        )
+        parts = []
+        for reason, number, name in self.notes():
+            parts.append(f'{reason} ({number}, such as {printable(name)})')
+        return '; '.join(parts)
 
     def warn(self, source: str) -> None:
-        """Logs one warning for a source of which something is left out."""
+        """Logs one warning if entries of a source are left out."""
         if self._found:
             print_log(
                 f'Left out of {printable(source)}: {self}', logger='current', level=logging.WARNING
@@ -117,7 +99,7 @@ class LeftOut:
 
 
 def no_image(source: str, extensions: Sequence[str], left_out: LeftOut) -> FileNotFoundError:
-    """The error for a source without images, which says what else is in it."""
+    """Returns the error for a source without images, with the entries that were left out."""
     others = f'; left out: {left_out}' if left_out.notes() else ''
     return FileNotFoundError(
         f'there is no image in {source} (looked for {", ".join(extensions)}){others}'
@@ -125,15 +107,14 @@ def no_image(source: str, extensions: Sequence[str], left_out: LeftOut) -> FileN
 
 
 def refuse_mixture(source: str, images: Sequence[str], tars: Sequence[str]) -> None:
-    """Raises ValueError if a folder holds both images, at whatever depth, and tar files."""
+    """Raises ValueError if a folder holds both tar files and, at any depth, images."""
     if tars and images:
         raise ValueError(
             f'{printable(source)} holds both tar files, such as {printable(tars[0])}, and images, '
-            'such as '
-            f'{printable(images[0])}; move the ones or the others into a folder of their own'
+            f'such as {printable(images[0])}; move the tar files or the images into another folder'
         )
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file of this name is taken for a tar file of images."""
+    """Returns whether a file of this name is a tar file of images."""
     return name.lower().endswith('.tar') and not name.startswith('.')

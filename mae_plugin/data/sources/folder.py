@@ -1,4 +1,4 @@
-"""A folder tree of images: scanned once, in parallel, and again when it has changed."""
+"""Index of a folder tree of images, scanned in parallel, and again only if it has changed."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from .entries import (
 from .index import Index, Names, cached_index
 from .open_files import is_out_of_descriptors
 
-# A folder that changed within this time before it was read may change again without a later date.
+# A folder that changed this recently before it was read may change again with the same date.
 _UNSETTLED_NS = 2 * 10**9
 
 
 def index_folder(
     root: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, index_dir: str | None = None
 ) -> Index:
-    """The images in a folder tree, in alphabetical order of their paths.
+    """Returns the index of the images in a folder tree, in alphabetical order of their paths.
 
-    An index that was made before is used again as long as all folders in the tree have the dates
-    that they had: a file that comes or goes changes its folder's. Links are followed. What is left
-    out, and why, is in :mod:`.entries`.
+    An existing index is used as long as all folders in the tree have the same dates: a file that is
+    added or removed changes the date of its folder. Links are followed. Entries that are left out,
+    and the reasons, are described in :mod:`.entries`.
 
     Args:
         root: the folder.
-        extensions: endings of image files, in lower case.
-        index_dir: where indices are kept (see :func:`cached_index`).
+        extensions: file name extensions of images, in lower case.
+        index_dir: folder of the indices (see :func:`cached_index`).
 
     Returns:
         An index with ``text`` and ``ends``, the :class:`Names` of the images as paths below
-        ``root``, and the notes ``classes`` (see :func:`class_folders`), ``empty_classes``, those
-        without images, ``left_out`` (see :class:`LeftOut`) and ``unreadable``, the folders that
+        ``root``. Its notes are ``classes`` (see :func:`class_folders`); ``empty_classes``, those
+        without images; ``left_out`` (see :class:`LeftOut`); and ``unreadable``, the folders that
         cannot be read.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
     root = os.path.abspath(root)
     if not os.path.isdir(root):
@@ -64,38 +64,39 @@ def index_folder(
         arrays = dict(text=text, ends=ends, folder_text=folder_text, folder_ends=folder_ends)
         arrays['dates'] = torch.tensor(list(scan.dates.values()))
         classes = class_folders(scan.images, [*scan.dates, *scan.unreadable])
-        empty = sorted({*classes} - {*class_folders(scan.images, ())})
-        notes = dict(classes=classes, empty_classes=empty, unreadable=scan.unreadable)
-        return Index(arrays, {**notes, 'left_out': scan.left_out.notes()})
+        notes = dict(
+            classes=classes,
+            empty_classes=sorted(set(classes) - set(class_folders(scan.images, ()))),
+            unreadable=scan.unreadable,
+            left_out=scan.left_out.notes(),
+        )
+        return Index(arrays, notes)
 
     def is_current(index: Index) -> bool:
         names = Names(index.arrays['folder_text'], index.arrays['folder_ends'])
         folders = [os.path.join(root, names[i]) for i in range(len(names))]
-        if any(
-            os.access(os.path.join(root, folder), os.R_OK | os.X_OK)
-            for folder in index.notes['unreadable']
-        ):
-            return False
+        for folder in index.notes['unreadable']:
+            # The permission was granted since.
+            if os.access(os.path.join(root, folder), os.R_OK | os.X_OK):
+                return False
+        known = index.arrays['dates'].tolist()
         with ThreadPoolExecutor(16) as pool:
             dates = pool.map(_date, folders)
-            return all(
-                date == known
-                for date, known in zip(dates, index.arrays['dates'].tolist(), strict=True)
-            )
+            return all(date == before for date, before in zip(dates, known, strict=True))
 
     return cached_index(f'{root} ({" ".join(sorted(extensions))})', index_dir, is_current, make)
 
 
 class FolderScan(NamedTuple):
-    """What is in a folder tree.
+    """Content of a folder tree.
 
     Attributes:
         images: paths below the root, in alphabetical order.
-        dates: folders by path below the root, and when they last changed (ns); -1 if they may
-            change again unseen.
+        dates: time of the last change of each folder (ns), by path below the root; -1 if the folder
+            may change again with the same date.
         unreadable: folders that cannot be read.
         tars: names of the tar files in the root itself.
-        left_out: what else is there.
+        left_out: other entries that could hold images.
     """
 
     images: list[str]
@@ -114,7 +115,7 @@ def scan_folder(
         OSError: if the root cannot be read.
     """
     scan = FolderScan([], {}, [], [], LeftOut())
-    # A name is text, not rich's markup.
+    # Names are plain text, without rich's markup.
     description = TextColumn('{task.completed:,} images in {task.description}', markup=False)
     columns = SpinnerColumn(), description, TimeElapsedColumn()
     with (
@@ -134,10 +135,8 @@ def scan_folder(
                     scan.unreadable.append(listing.folder)
                 elif listing.date is not None:
                     scan.dates[listing.folder] = listing.date
-                pending |= {
-                    pool.submit(_list, root, name, extensions, listing.above)
-                    for name in listing.subfolders
-                }
+                for name in listing.subfolders:
+                    pending.add(pool.submit(_list, root, name, extensions, listing.above))
             progress.update(task, completed=len(scan.images))
     for names in (scan.images, scan.unreadable, scan.tars):
         names.sort()
@@ -145,9 +144,7 @@ def scan_folder(
 
 
 class _Listing(NamedTuple):
-    """One folder: its date, its images and subfolders, and what identifies it and the folders above
-    it.
-    """
+    """Content of one folder, its date, and the identities of this folder and those above it."""
 
     folder: str
     date: int | None = None
@@ -160,27 +157,28 @@ class _Listing(NamedTuple):
 
 
 def _list(root: str, folder: str, extensions: tuple[str, ...], above: frozenset) -> _Listing:
+    """Lists one folder; below the root, a folder that cannot be read is an empty listing."""
     try:
         return _list_readable(root, folder, extensions, above)
     except OSError as error:
         if not folder or is_out_of_descriptors(error):
             raise
-        return _Listing(
-            folder, left_out=[(f'{UNREADABLE} ({error.strerror})', folder)], is_unreadable=True
-        )
+        left_out = [(f'{UNREADABLE} ({error.strerror})', folder)]
+        return _Listing(folder, left_out=left_out, is_unreadable=True)
 
 
 def _list_readable(
     root: str, folder: str, extensions: tuple[str, ...], above: frozenset
 ) -> _Listing:
+    """Lists one folder, which raises OSError if it cannot be read."""
     images, subfolders, tars, left_out = [], [], [], []
     path = os.path.join(root, folder)
     status = os.stat(path)
     identity = status.st_dev, status.st_ino
     if identity in above:
-        # A link that leads in a circle.
+        # A link leads back to a folder above.
         return _Listing(folder)
-    settled = time.time_ns() - status.st_mtime_ns > _UNSETTLED_NS
+    is_settled = time.time_ns() - status.st_mtime_ns > _UNSETTLED_NS
     with os.scandir(path) as entries:
         for entry in entries:
             name = os.path.join(folder, entry.name)
@@ -197,21 +195,20 @@ def _list_readable(
                 tars.append(name)
             elif is_archive(entry.name):
                 left_out.append((ARCHIVES, name))
-    date = status.st_mtime_ns if settled else -1
+    date = status.st_mtime_ns if is_settled else -1
     return _Listing(folder, date, images, subfolders, tars, left_out, above | {identity})
 
 
-def _is(question: Callable[[], bool]) -> bool:
-    """Whether an entry is of a kind; one that cannot be looked at, such as a link to itself, is of
-    none.
-    """
+def _is(test: Callable[[], bool]) -> bool:
+    """Returns the result of a test of an entry; False if the test fails, as for a circular link."""
     try:
-        return question()
+        return test()
     except OSError:
         return False
 
 
 def _date(folder: str) -> int | None:
+    """Returns when a folder last changed (ns), None if it cannot be read."""
     try:
         return os.stat(folder).st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""The images of an index as a list of dicts, each of which is made when it is looked at."""
+"""ImageList, the images of an index as a list of dicts that are made on access."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .open_files import OpenFiles
 
 
 class ImageList(Sequence):
-    """What is known of every image of an index before it is decoded.
+    """List of the images of an index, before decoding.
 
-    Takes the place of mmengine's ``data_list`` without its memory: slices, selections and copies
-    share the index.
+    Replaces mmengine's ``data_list`` without its memory: slices, selections and copies share the
+    index.
 
     Args:
         source: folder of the images, or tar file.
         index: index of the source.
-        shards: tar files that the index is of; none for a folder.
+        shards: tar files of the index; empty for a folder.
 
     Attributes:
         places: positions in the index of the images of this list, None for all of them in order.
-        labels: labels of all images of the index by position, None where there are none or
-            ``numbers`` says them.
-        numbers: labels by first-level folder, None where these are not the labels.
+        labels: labels of all images of the index by position, None without labels or if ``numbers``
+            holds them.
+        numbers: labels by first-level folder, None unless folders are the labels.
     """
 
     def __init__(self, source: str, index: Index, shards: Sequence[str] = ()) -> None:
@@ -52,11 +52,11 @@ class ImageList(Sequence):
         return digest.hexdigest()
 
     def __getitem__(self, index: int | slice) -> dict | ImageList:
-        """Describes an image, or gives a part of the list.
+        """Returns the dict of an image, or the list of a slice.
 
         Returns:
-            ``img_path``, ``gt_label`` if there are labels, and from tar files ``img_bytes``, or
-            ``img_error`` if these could not be read.
+            ``img_path``, ``gt_label`` if there are labels, and for tar files ``img_bytes``, or
+            ``img_error`` if reading failed.
         """
         if isinstance(index, slice):
             places = np.arange(len(self.names)) if self.places is None else self.places
@@ -70,8 +70,7 @@ class ImageList(Sequence):
             offset, size = int(self.arrays['offset'][place]), int(self.arrays['size'][place])
             try:
                 info['img_bytes'] = self._open_files.read(path, offset, size)
-            # Whether a run goes on without it is said where other images are read, in the
-            # transform.
+            # The transform decides whether the run continues, as for images in folders.
             except (OSError, ValueError) as error:
                 info['img_error'] = error
         if self.labels is not None or self.numbers is not None:
@@ -79,11 +78,11 @@ class ImageList(Sequence):
         return info
 
     def name(self, index: int) -> str:
-        """The path of an image below its source or within its tar file."""
+        """Returns the path of an image below its source or within its tar file."""
         return self.names[self._place(index)]
 
     def label(self, index: int) -> int:
-        """The label of an image, without a look at the image."""
+        """Returns the label of an image, without reading the image."""
         place = self._place(index)
         if self.labels is not None:
             return int(self.labels[place])
@@ -94,20 +93,18 @@ class ImageList(Sequence):
         return self.numbers[self.names[place].partition('/')[0]]
 
     def all_labels(self) -> np.ndarray:
-        """The labels of all images of the list, (N,) int64."""
-        if self.labels is not None:
-            return (self.labels if self.places is None else self.labels[self.places]).astype(
-                np.int64
-            )
-        return np.array([self.label(index) for index in range(len(self))], dtype=np.int64)
+        """Returns the labels of all images of the list, (N,) int64."""
+        if self.labels is None:
+            return np.array([self.label(index) for index in range(len(self))], dtype=np.int64)
+        labels = self.labels if self.places is None else self.labels[self.places]
+        return labels.astype(np.int64)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> ImageList:
-        """The images at these positions of the list, in this order; a position may occur several
-        times.
+        """Returns the images at positions of the list, in that order, duplicates included.
 
         Raises:
-            TypeError: if these are no integers.
-            IndexError: if there is no such position.
+            TypeError: if the positions are not integers.
+            IndexError: if a position does not exist.
         """
         chosen = np.asarray(indices)
         if chosen.ndim != 1 or (chosen.size and not np.issubdtype(chosen.dtype, np.integer)):
@@ -123,9 +120,7 @@ class ImageList(Sequence):
         return self._view(chosen if self.places is None else self.places[chosen])
 
     def relabeled(self, new: Mapping[int, int]) -> ImageList:
-        """The same images with other numbers for their labels; labels that ``new`` does not name
-        become -1.
-        """
+        """Returns the same images with other labels; labels that are not in ``new`` become -1."""
         view = self._view(self.places)
         if self.labels is not None:
             old, inverse = np.unique(self.labels, return_inverse=True)
@@ -135,14 +130,16 @@ class ImageList(Sequence):
         return view
 
     def __deepcopy__(self, memo: dict) -> ImageList:
-        """Shares the index, which nothing changes."""
+        """Returns a list that shares the index, which is never modified."""
         return self._view(self.places)
 
     def _view(self, places: np.ndarray | None) -> ImageList:
+        """Returns a list of the images at positions of the index, with all else shared."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, places=places)
         return view
 
     def _place(self, index: int) -> int:
+        """Returns the position in the index of the image at a position of the list."""
         index = range(len(self))[index]
         return index if self.places is None else int(self.places[index])

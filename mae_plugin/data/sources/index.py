@@ -1,7 +1,7 @@
-"""Lists of a source's images that are made once, kept on disk and mapped into memory.
+"""Lists of the images of a source, made once, kept on disk and mapped into memory.
 
 An index is a safetensors file in the user's cache folder. Its arrays are mapped, not read: opening
-one takes milliseconds whatever its length, and all processes of a machine share one copy.
+an index takes milliseconds at any length, and all processes of a machine share one copy.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from torch import Tensor
 from ...utils.atomic_files import write_atomically
 from ...utils.locks import waiting_lock
 
-_VERSION = 3
+# Raised when the content of an index changes, so that older ones are made again.
+_VERSION = 4
 
 
 class Index(NamedTuple):
-    """What is known of a source: arrays of one entry per image or per folder, and short notes
-    (JSON).
-    """
+    """Index of a source: arrays with one entry per image or folder, and short notes (JSON)."""
 
     arrays: dict[str, Tensor]
     notes: dict
@@ -40,8 +39,8 @@ class Names:
     """Strings in two arrays, which take no memory of their own when mapped from a file.
 
     Args:
-        text: uint8, the UTF-8 strings one after the other.
-        ends: int64, where each one ends.
+        text: uint8, the concatenated UTF-8 strings.
+        ends: int64, the end of each string in ``text``.
     """
 
     def __init__(self, text: Tensor, ends: Tensor) -> None:
@@ -49,8 +48,8 @@ class Names:
 
     @staticmethod
     def arrays(names: Iterable[str]) -> tuple[Tensor, Tensor]:
-        """The ``text`` and ``ends`` of strings."""
-        # File names need not be UTF-8; surrogates bring back whatever bytes they had.
+        """Returns the ``text`` and ``ends`` of strings."""
+        # File names need not be UTF-8; surrogates preserve their bytes.
         encoded = [name.encode(errors='surrogateescape') for name in names]
         text = torch.frombuffer(bytearray(b''.join(encoded)) or bytearray(1), dtype=torch.uint8)
         return text, torch.tensor([len(name) for name in encoded], dtype=torch.long).cumsum(0)
@@ -71,26 +70,25 @@ def cached_index(
 ) -> Index:
     """Opens the index of a source, or makes it if there is none or the source has changed.
 
-    An index that cannot be kept, for want of space or of permission, is made all the same.
+    An index that cannot be written, for lack of space or permission, is made in memory.
 
     Args:
-        key: what the index is of.
-        folder: where indices are kept; that of :func:`index_folder` if None.
-        is_current: whether an index still describes its source.
-        make: gives a new one.
+        key: identifies the source and its settings.
+        folder: folder of the indices; that of :func:`index_folder` if None.
+        is_current: returns whether an index still matches its source.
+        make: returns a new index.
     """
     name = f'{hashlib.sha256(f"{_VERSION} {key}".encode()).hexdigest()[:32]}.safetensors'
     path = Path(index_folder() if folder is None else folder, name)
 
-    def say_wait(holder: str) -> None:
+    def log_wait(holder: str) -> None:
         print_log(f'Waiting for {holder}, which is indexing {key}.', logger='current')
 
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Of several processes that start together one makes the index, and the others wait for
-            # it.
-            stack.enter_context(waiting_lock(path.with_suffix('.lock'), say_wait))
+            # Of several processes that start together, one makes the index and the others wait.
+            stack.enter_context(waiting_lock(path.with_suffix('.lock'), log_wait))
         except OSError as error:
             print_log(
                 f'No index is kept, as {path.parent} cannot be written or locked ({error}).',
@@ -114,11 +112,12 @@ def cached_index(
 
 
 def index_folder() -> Path:
-    """Returns where indices are kept: ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Returns the folder of indices: ``mae_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'mae_plugin')
 
 
 def _open(path: Path) -> Index | None:
+    """Opens an index file; returns None if it does not exist or is damaged."""
     try:
         with safe_open(path, 'pt') as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

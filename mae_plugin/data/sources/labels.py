@@ -1,4 +1,4 @@
-"""Labels as people write them down, and those beside images in tar files."""
+"""Validation of labels, and labels beside images in tar files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def checked_label(value: object, place: str) -> str:
     """Returns a label as text: a class name, or the decimal digits of a whole number.
 
     Args:
-        value: what was found, as JSON or as text.
-        place: where it was found, for the error.
+        value: label from JSON or text.
+        place: name of its origin, for the error.
 
     Raises:
         ValueError: if it is neither a name of at least one letter nor a whole number from 0.
@@ -33,69 +33,63 @@ def checked_label(value: object, place: str) -> str:
         return str(label)
     raise ValueError(
         f'{printable(place)} has the label {json.dumps(value)}; a label is a class name or a '
-        'whole number from 0 to '
-        f'{_LARGEST}'
+        f'whole number from 0 to {_LARGEST}'
     )
 
 
 def _is_unicode(text: str) -> bool:
+    """Returns whether a text has no lone surrogates, that is no bytes of invalid UTF-8."""
     return not any('\ud800' <= letter <= '\udfff' for letter in text)
 
 
 def member_key(name: str) -> str:
-    """What an image and its label have in common: the path up to the first dot of the file's
-    name.
-    """
+    """Returns the key shared by an image and its label: the path up to the file's first dot."""
     folder, base = os.path.split(name)
     return os.path.join(folder, base.partition('.')[0])
 
 
 def is_label_file(name: str) -> bool:
-    """Whether a member of a tar file is one that holds a label: ``NAME.cls`` or ``NAME.json``."""
+    """Returns whether a member of a tar file holds a label: ``NAME.cls`` or ``NAME.json``."""
     return os.path.basename(name).partition('.')[2] in ('cls', 'json')
 
 
 class MemberLabels:
-    """Labels that the members of a tar file give to images of the same key."""
+    """Labels in members of a tar file, for the images with the same key."""
 
     def __init__(self) -> None:
+        # By key, then by the extension of the member.
         self._labels: dict[str, dict[str, str]] = {}
-        self._faults: dict[str, dict[str, str]] = {}
+        self._errors: dict[str, dict[str, str]] = {}
 
     def add(self, name: str, content: bytes) -> None:
-        """Takes down what a member says."""
-        key, ending = member_key(name), os.path.basename(name).partition('.')[2]
+        """Records the label in a member, or the reason why it is not valid."""
+        key, extension = member_key(name), os.path.basename(name).partition('.')[2]
         try:
-            label = _content_label(name, content, ending)
-        # Of interest only where images are read with labels.
+            label = _content_label(name, content, extension)
+        # The reason is reported only if images are read with labels.
         except ValueError as error:
-            self._faults.setdefault(key, {})[ending] = str(error)
+            self._errors.setdefault(key, {})[extension] = str(error)
         else:
             if label is not None:
-                self._labels.setdefault(key, {})[ending] = label
+                self._labels.setdefault(key, {})[extension] = label
 
     def label(self, image: str) -> str | None:
-        """The label of an image, the one in ``.cls`` before the one in ``.json``; None if it has no
-        valid one.
-        """
-        found = self._labels.get(member_key(image), {})
-        return (
-            None
-            if 'cls' in self._faults.get(member_key(image), {})
-            else found.get('cls', found.get('json'))
-        )
+        """Returns the label of an image, from ``.cls`` before ``.json``; None if not valid."""
+        key = member_key(image)
+        if 'cls' in self._errors.get(key, {}):
+            return None
+        found = self._labels.get(key, {})
+        return found.get('cls', found.get('json'))
 
-    def fault(self, image: str) -> str | None:
-        """What is wrong with the label of an image that has none; None if there is no trace of
-        one.
-        """
-        found = self._faults.get(member_key(image), {})
+    def error(self, image: str) -> str | None:
+        """Returns why the label of an image is not valid; None if there is no label."""
+        found = self._errors.get(member_key(image), {})
         return found.get('cls', found.get('json'))
 
 
-def _content_label(name: str, content: bytes, ending: str) -> str | None:
-    """The label in a member, None if it is JSON about other things."""
-    if ending == 'cls':
+def _content_label(name: str, content: bytes, extension: str) -> str | None:
+    """Returns the label in a member; None for JSON without a label."""
+    if extension == 'cls':
         try:
             return checked_label(content.decode('utf-8-sig'), name)
         except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Reading files: regular ones alone, with a bounded number of open descriptors."""
+"""Reading of regular files, with a bounded number of open descriptors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ _NO_DESCRIPTORS = errno.EMFILE, errno.ENFILE
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Whether a file was not opened because too many are open, which says nothing about that
-    file.
-    """
+    """Returns whether opening failed because too many files are open, not because of the file."""
     return isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS
 
 
 def out_of_descriptors(path: str) -> RuntimeError:
-    """The error for a file that was not opened because too many are open."""
+    """Returns the error for a file that was not opened because too many files are open."""
     return RuntimeError(
         f'{path} cannot be opened because too many files are open; raise the limit (ulimit -n) or '
         'lower num_workers'
@@ -30,19 +28,19 @@ def read_file(path: str) -> bytes:
     """Reads a regular file.
 
     Raises:
-        OSError: if it cannot be opened.
-        ValueError: if it is a FIFO, a device or a socket, which might never end.
+        OSError: if the file cannot be opened.
+        ValueError: if it is a FIFO, a device or a socket, whose content may never end.
     """
-    # A buffer would take half of the time.
+    # Buffering would take half of the time.
     with open(path, 'rb', buffering=0, opener=_open) as file:
         return file.read()
 
 
 def _open(path: str, flags: int) -> int:
-    """Opens a regular file; without O_NONBLOCK the opening of a FIFO waits for a writer."""
+    """Opens a regular file; without O_NONBLOCK, opening a FIFO would wait for a writer."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
-    # Python itself refuses folders.
+    # Python itself raises an error for folders.
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return descriptor
     os.close(descriptor)
@@ -50,27 +48,26 @@ def _open(path: str, flags: int) -> int:
 
 
 class OpenFiles:
-    """Files that stay open between reads, at most ``limit`` of them in each thread: the ones used
-    last.
+    """Files that stay open between reads: in each thread, at most ``limit``, the last used ones.
 
-    Processes that are forked may share it, as nothing is sought and each closes its own
-    descriptors. A copy, also a pickled one for a process that is spawned, starts with none.
+    Forked processes may share it, because reading does not move a file position, and each process
+    closes its own descriptors. A copy, including a pickled one for a spawned process, starts empty.
 
     Args:
-        limit: files that stay open.
+        limit: number of files that stay open.
     """
 
     def __init__(self, limit: int = 64) -> None:
         self.limit = limit
-        # A thread must not close what another one reads from.
+        # One thread must not close a file that another thread reads.
         self._threads = threading.local()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """Reads a part of a file.
+        """Reads ``size`` bytes of a file from ``offset``.
 
         Raises:
             OSError: if the file cannot be opened.
-            ValueError: if it ends before the part does, or is no regular file.
+            ValueError: if the file ends too early, or is not a regular file.
         """
         data = os.pread(self._descriptor(path), size, offset)
         if len(data) < size:
@@ -84,9 +81,11 @@ class OpenFiles:
 
     @property
     def _opened(self) -> _Descriptors:
+        """Open descriptors of the current thread."""
         return self._threads.__dict__.setdefault('opened', _Descriptors())
 
     def _descriptor(self, path: str) -> int:
+        """Returns an open descriptor of a file, which is opened if necessary."""
         opened = self._opened
         if path in opened:
             opened.move_to_end(path)
@@ -97,6 +96,7 @@ class OpenFiles:
         except OSError as error:
             if not (opened and is_out_of_descriptors(error)):
                 raise
+            # The files open here are closed to make room.
             opened.close()
             descriptor = _open(path, flags)
         opened[path] = descriptor
@@ -111,7 +111,7 @@ class _Descriptors(OrderedDict):
     """Open descriptors by path, in the order of their last use."""
 
     def close(self, keep: int = 0) -> None:
-        """Closes the ones that were used longest ago."""
+        """Closes the descriptors that were used longest ago, all but ``keep``."""
         while len(self) > keep:
             os.close(self.popitem(last=False)[1])
 

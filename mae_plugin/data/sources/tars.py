@@ -1,4 +1,4 @@
-"""What is in a tar file, and how it ends."""
+"""Scans a tar file for images and labels, and checks how it ends."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from collections.abc import Iterator
 from .archives import ArchiveMembers, ArchiveScan
 from .entries import EARLY_END, IMAGE_EXTENSIONS
 
+# Bytes of a header, and of the units to which tar files are padded.
 _BLOCK, _RECORD = 512, 10240
 
 
 def scan_tar(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> ArchiveScan:
     """Finds all images in a tar file, and their labels.
 
-    An end other than the end mark is among what is left out: with it all that follows.
+    A tar file that does not end with the end mark is reported among the entries left out, because
+    members may be missing.
 
     Returns:
         The images in the order of their places, (offset, size).
 
     Raises:
-        ValueError: if it is no tar file, or compressed.
+        ValueError: if the file is not a tar file, or is compressed.
     """
     if not os.path.isfile(path):
         raise ValueError(f'{path} is not a regular file')
@@ -36,6 +38,7 @@ def scan_tar(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> Archi
 
 
 def _scan(file: tarfile.TarFile, extensions: tuple[str, ...]) -> ArchiveScan:
+    """Scans an open tar file."""
     descriptor = file.fileobj.fileno()
     length = os.fstat(descriptor).st_size
     members = ArchiveMembers(extensions, lambda place: os.pread(descriptor, place[1], place[0]))
@@ -43,15 +46,15 @@ def _scan(file: tarfile.TarFile, extensions: tuple[str, ...]) -> ArchiveScan:
         if member.isdir():
             members.add_folder(member.name)
         elif member.isreg() and not member.issparse():
-            # The file may end within the last member.
+            # A truncated file may end within the last member.
             if member.offset_data + member.size <= length:
                 members.add_file(member.name, (member.offset_data, member.size))
         elif member.islnk():
             members.add_link(member.name, member.linkname)
         elif member.issym():
-            members.add_link(
-                member.name, posixpath.join(posixpath.dirname(member.name), member.linkname)
-            )
+            # Symbolic links are relative to the folder of the link.
+            target = posixpath.join(posixpath.dirname(member.name), member.linkname)
+            members.add_link(member.name, target)
         else:
             members.add_special(member.name)
     scan = members.scan()
@@ -62,16 +65,16 @@ def _scan(file: tarfile.TarFile, extensions: tuple[str, ...]) -> ArchiveScan:
 def _members(
     file: tarfile.TarFile, length: int, members: ArchiveMembers
 ) -> Iterator[tarfile.TarInfo]:
-    """Yields the members up to the end, and takes down an end that is not the end mark."""
+    """Yields the members up to the end, and records an end that is not the end mark."""
     broken = ''
     try:
         while (member := file.next()) is not None:
-            # tarfile keeps every member that it has seen.
+            # tarfile would keep every member in memory.
             file.members = []
             if file.offset <= member.offset:
                 raise ValueError('a size below 0')
             yield member
-    # What tarfile raises at headers after the first.
+    # tarfile raises these for damaged headers after the first.
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         broken = f' ({error})'
     if early := _early_end(file, length, broken):
@@ -81,9 +84,7 @@ def _members(
 
 
 def _early_end(file: tarfile.TarFile, length: int, broken: str) -> str | None:
-    """Says what is wrong with the place at which tarfile found no further member; None for a proper
-    end mark.
-    """
+    """Returns what is wrong with the end at which tarfile stopped; None for a proper end mark."""
     offset = file.offset
     if offset > length:
         return 'cut off within a member'
@@ -96,6 +97,6 @@ def _early_end(file: tarfile.TarFile, length: int, broken: str) -> str | None:
     while rest := file.fileobj.read(2**20):
         if rest.strip(b'\0'):
             return 'more data after an end mark'
-    # Two blocks of zeros, filled up to a whole record.
+    # The end mark is two blocks of zeros, padded to a whole record.
     end = -(-(offset + 2 * _BLOCK) // _RECORD) * _RECORD
     return 'nothing but zeros' if length > end else None

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from mae_plugin.data.crop import resize
 from mae_plugin.data.decoding.bands import read_bands
 from mae_plugin.data.decoding.decode import EncodedImage
+from mae_plugin.data.resize import resize
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
@@ -74,7 +74,7 @@ def test_tiff_and_npy(dtype, bands):
     if bands > 1:
         with pytest.raises(
             ValueError,
-            match=rf'has {bands} images and does not say that they are bands; page=0 takes',
+            match=rf'has {bands} images and does not mark them as bands; page=0 takes',
         ):
             read_bands(pages)
 
@@ -133,7 +133,7 @@ def test_what_is_no_image():
                 photometric='minisblack',
                 metadata=dict(axes='TZYX'),
             ),
-            '6 images and does not say that they are bands; page=0',
+            '6 images and does not mark them as bands; page=0',
         ),
         (
             tiff(

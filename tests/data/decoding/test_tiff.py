@@ -359,7 +359,7 @@ def test_pages_that_nothing_calls_bands_are_refused(tmp_path):
     data = stack(pages)
     with pytest.raises(
         ValueError,
-        match='has 3 images and does not say that they are bands; page=0 takes the first',
+        match='has 3 images and does not mark them as bands; page=0 takes the first',
     ):
         read_bands(data)
     for number in range(3):
@@ -421,7 +421,7 @@ def test_channels_by_metadata_are_bands():
             tifffile.imwrite(
                 file, first, photometric='minisblack', **{**options, 'metadata': dict(axes=axes)}
             )
-            with pytest.raises(ValueError, match='5 images and does not say that they are bands'):
+            with pytest.raises(ValueError, match='5 images and does not mark them as bands'):
                 read_bands(file.getvalue())
             assert_same(read_bands(file.getvalue(), page=3), first[3][..., None])
     file = BytesIO()
@@ -440,7 +440,7 @@ def test_size_is_checked_before_decoding(monkeypatch):
     monkeypatch.setattr(tiff_module, 'pillow_page', lambda *args: pytest.fail('decoded'))
     strip = zlib.compress(bytes(4000))
     data = build_tiff([basic_tags(4000, 4000, [8], 1, 8)] * 400, [strip] * 400)
-    with pytest.raises(ValueError, match='has 400 images and does not say that they are bands'):
+    with pytest.raises(ValueError, match='has 400 images and does not mark them as bands'):
         read_bands(data)
     with pytest.raises(ValueError, match='400 bands of 1 bytes take 6400000000 bytes, more than'):
         read_bands(data, page='all')
