@@ -4,14 +4,12 @@ Importing the package registers its parts with mmpretrain (see :mod:`mae_plugin.
 mmengine load checkpoints safely, its own included (see :mod:`mae_plugin.weights`).
 """
 
-import warnings
-
 from .utils.home import provide_user
+from .utils.openmmlab import import_openmmlab
 
-# Before the libraries that look for it.
+# torch and mmengine read the user name and the home folder when they are imported.
 provide_user()
-# mmcv-lite says at every start that it lacks an operator for detectors, which nothing here uses.
-warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+import_openmmlab()
 
 from .analysis import Reconstruction, ReconstructionInferencer, reconstruct_image
 from .apis.hub import accept_paths

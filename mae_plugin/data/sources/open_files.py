@@ -38,7 +38,9 @@ def read_file(path: str) -> bytes:
 
 def _open(path: str, flags: int) -> int:
     """Opens a regular file; without O_NONBLOCK, opening a FIFO would wait for a writer."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    # Windows has neither flag.
+    flags |= getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_NOCTTY', 0)
+    descriptor = os.open(path, flags)
     mode = os.fstat(descriptor).st_mode
     # Python itself raises an error for folders.
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -90,7 +92,7 @@ class OpenFiles:
         if path in opened:
             opened.move_to_end(path)
             return opened[path]
-        flags = os.O_RDONLY | os.O_CLOEXEC
+        flags = os.O_RDONLY | getattr(os, 'O_CLOEXEC', 0)
         try:
             descriptor = _open(path, flags)
         except OSError as error:

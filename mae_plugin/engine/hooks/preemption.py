@@ -22,7 +22,10 @@ from torch.utils.data import DataLoader
 from ...utils._compat.mmengine import built_loop
 from .checkpoint import SafeCheckpointHook
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name))
+# The system's exit code for "try again later", which Windows does not define.
+TRY_AGAIN_LATER = getattr(os, 'EX_TEMPFAIL', 75)
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -45,7 +48,7 @@ class PreemptionHook(Hook):
     # After all that belongs to the step, the schedule and regular checkpoints included.
     priority = 'LOWEST'
 
-    def __init__(self, exit_code: int = os.EX_TEMPFAIL) -> None:
+    def __init__(self, exit_code: int = TRY_AGAIN_LATER) -> None:
         self.exit_code = exit_code
         # The exit codes that were asked of this rank, and that all ranks know of; 0 if none.
         self._asked = self._agreed = 0

@@ -12,8 +12,8 @@ _RAISED = re.compile(r'Caught (\w+) in (?:DataLoader worker process|pin memory t
 _KILLED = re.compile(r'DataLoader worker \(pid \d+\) is killed by signal: ([^.]+)\.')
 
 _REASONS = {
-    signal.SIGKILL: 'by the system perhaps, for want of memory; go on with --resume and a smaller num_workers',
-    signal.SIGBUS: 'perhaps for want of shared memory (/dev/shm); go on with --resume and a smaller num_workers',
+    'SIGKILL': 'by the system perhaps, for want of memory; go on with --resume and a smaller num_workers',
+    'SIGBUS': 'perhaps for want of shared memory (/dev/shm); go on with --resume and a smaller num_workers',
 }
 _OTHER_REASON = 'by a decoder perhaps, or by another user; go on with --resume'
 
@@ -45,7 +45,7 @@ def find_cause(error: BaseException, workers: Sequence[BaseProcess]) -> Exceptio
         return None
     name = signal.Signals(number).name
     return RuntimeError(
-        f'a worker of the data loader was killed by {name}, {_REASONS.get(number, _OTHER_REASON)}'
+        f'a worker of the data loader was killed by {name}, {_REASONS.get(name, _OTHER_REASON)}'
     )
 
 

@@ -7,9 +7,9 @@ import math
 
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
-from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+from mmengine.optim.scheduler.param_scheduler import INF
 
-from ...utils._compat.mmengine import GLOBAL_STEP, accumulative_counts
+from ...utils._compat.mmengine import GLOBAL_STEP, ParamScheduler, accumulative_counts
 from ..loops.total_batch import no_step
 
 # Share of the training. The published recipes have at most 13 %.
@@ -54,7 +54,7 @@ def check_warmup(warmup: float, length: float, unit: str) -> None:
     print_log(sentence, logger='current', level=logging.WARNING)
 
 
-class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
+class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
     """Linear warm-up from zero, then half a cosine (paper, appendix A.1), ending with the training.
 
     Each parameter group's own base rate is multiplied by :func:`warmup_cosine`, so the layer scales

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mmengine.dataset import BaseDataset
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
 
@@ -15,6 +16,9 @@ LoopName = Literal['train', 'val', 'test']
 # Runs a model on a batch, whose form (dict, tuple or list) decides how it is passed on
 # (mmengine 0.10.7, 0.10.12).
 run_forward = MMDistributedDataParallel._run_forward
+
+# Base class of parameter schedulers (mmengine 0.10.7, 0.10.12).
+ParamScheduler = _ParamScheduler
 
 # Entries of a parameter scheduler's state dict that count steps (mmengine 0.10.7, 0.10.12).
 GLOBAL_STEP = '_global_step'
@@ -78,7 +82,7 @@ def set_train_dataset(runner: Runner, dataset: Any) -> None:
 
     The Runner keeps that config in ``_train_dataloader`` (mmengine 0.10.7, 0.10.12).
     """
-    runner._train_dataloader.dataset = dataset
+    runner._train_dataloader['dataset'] = dataset
 
 
 def end_training_after(loop: BaseLoop, number: int) -> None:

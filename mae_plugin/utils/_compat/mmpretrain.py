@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.utils import dependency
 from torch import nn
+
+# First major version of transformers without functions that mmpretrain's multimodal models import.
+_FIRST_BROKEN_TRANSFORMERS = 5
 
 
 def load_hub() -> None:
@@ -66,3 +71,18 @@ def normalizes(preprocessor: object) -> bool:
     It is kept in ``_enable_normalize`` (mmengine 0.10.7, 0.10.12; mmpretrain 1.2.0, 1.3.6).
     """
     return bool(getattr(preprocessor, '_enable_normalize', False))
+
+
+def switch_off_broken_multimodal() -> None:
+    """Makes mmpretrain skip its multimodal models if transformers 5 or newer is installed.
+
+    mmpretrain imports them where pycocotools and transformers are installed. They need functions
+    that transformers 5 removed, and importing them fails with ``NoneType takes no arguments``. The
+    switch is ``WITH_MULTIMODAL`` of ``mmpretrain.utils.dependency``, which is read when
+    ``mmpretrain.models`` is imported (mmpretrain 1.2.0, 1.3.6).
+    """
+    if not dependency.WITH_MULTIMODAL:
+        return
+    major = int(metadata.version('transformers').split('.')[0])
+    if major >= _FIRST_BROKEN_TRANSFORMERS:
+        dependency.WITH_MULTIMODAL = False
