@@ -1,4 +1,4 @@
-"""Writes the features of images into one file, and shows their patch tokens in colour.
+"""Writes the features of images into one file, and shows their patch tokens in color.
 
 python tools/extract_features.py CONFIG.py CHECKPOINT.pth photos --out features.npz --pca tokens.png
 """
@@ -47,10 +47,8 @@ def main() -> None:
         save_features(args.out, features, images, args.force)
         print(printable(f'{args.out}: {features.shape[1]} features of {len(images)} images'))
         if args.pca:
-            pictures, colours = inferencer.colour_patches(
-                images[: args.pca_images], args.batch_size
-            )
-            save_figure(draw_tokens(pictures, colours), args.pca, args.force)
+            pictures, colors = inferencer.color_patches(images[: args.pca_images], args.batch_size)
+            save_figure(draw_tokens(pictures, colors), args.pca, args.force)
             print(printable(args.pca))
 
 

@@ -1,12 +1,11 @@
-"""From a model and images to pictures and numbers: reconstructions, features, probes, figures,
-logs.
-"""
+"""Analysis of models: reconstructions, features, probes, figures and logs."""
 
 from .features import FeatureInferencer, save_features
 from .figures import draw_curves, draw_grid, draw_tokens, save_figure
 from .images import find_images
 from .logs import read_log
-from .reconstruct import Reconstruction, ReconstructionInferencer, reconstruct_image
+from .reconstruct import Reconstruction
+from .reconstruction_inferencer import ReconstructionInferencer, reconstruct_image
 
 __all__ = [
     'FeatureInferencer',

@@ -1,4 +1,4 @@
-"""Features of images from a frozen model."""
+"""Features of images from a frozen model, and files of features."""
 
 from __future__ import annotations
 
@@ -22,32 +22,35 @@ POOLINGS = ('mean', 'cls', 'tokens')
 
 
 def pooled_features(model: nn.Module, inputs: Tensor, pool: str = 'mean') -> Tensor:
-    """Features of whole images (B, C, H, W), normalised, from the last of the model's outputs.
+    """Returns features of whole images from the last of the model's outputs.
 
     Args:
-        model: a model of mmpretrain's, wrapped for distributed training or not.
-        inputs: normalised images.
+        model: a model of mmpretrain, wrapped for distributed training or not.
+        inputs: (B, C, H, W), normalized images.
         pool: ``'mean'`` of the patch tokens, or ``'cls'``, the class token: (B, D); ``'tokens'``
-            for all patch tokens, (B, L, D). A model that pools by itself is taken as it is.
+            for all patch tokens, (B, L, D). The output of a model that pools by itself is returned
+            unchanged.
 
     Raises:
-        ValueError: for another ``pool``, or one that the model's output does not have.
+        ValueError: if ``pool`` is unknown, or the model's output does not have it.
     """
     if pool not in POOLINGS:
         raise ValueError(f'pool={pool!r} is none of {", ".join(POOLINGS)}')
     core = model.module if is_model_wrapper(model) else model
-    # Sharded parameters are put together for a call of the module alone.
-    features = (
-        model(inputs, mode='tensor')
-        if isinstance(core, BaseSelfSupervisor)
-        else core.extract_feat(inputs)
-    )
-    features = features[-1] if isinstance(features, (tuple, list)) else features
+    if isinstance(core, BaseSelfSupervisor):
+        # Sharded parameters are gathered only when the wrapper itself is called.
+        features = model(inputs, mode='tensor')
+    else:
+        features = core.extract_feat(inputs)
+    if isinstance(features, (tuple, list)):
+        features = features[-1]
     if features.ndim == 4:
+        # (B, D, h, w) -> (B, L, D)
         tokens, cls_token = features.flatten(2).transpose(1, 2), None
     elif features.ndim == 3:
         extra = getattr(core.backbone, 'num_extra_tokens', 0)
-        tokens, cls_token = features[:, extra:], features[:, 0] if extra else None
+        tokens = features[:, extra:]  # (B, L, D)
+        cls_token = features[:, 0] if extra else None  # (B, D)
     elif pool == 'tokens':
         raise ValueError(
             f'{type(core).__name__} gives one vector for an image, without tokens of its patches'
@@ -60,70 +63,70 @@ def pooled_features(model: nn.Module, inputs: Tensor, pool: str = 'mean') -> Ten
 
 
 class FeatureInferencer(ImageInferencer):
-    """Extracts features: called with an image or a list of them, ``batch_size`` and ``pool``, it
-    returns an array.
+    """Extracts features: a call with an image or a list of them returns one array.
 
-    Arguments are those of :class:`ImageInferencer`; ``pool`` is that of :func:`pooled_features`.
+    The call also takes ``batch_size`` and ``pool`` (see :func:`pooled_features`). The arguments of
+    the constructor are those of :class:`ImageInferencer`.
     """
 
     forward_kwargs = {'pool'}
 
     @torch.no_grad()
     def forward(self, inputs: dict, pool: str = 'mean') -> list[np.ndarray]:
-        """Features of a batch."""
-        normalised = self.model.data_preprocessor(inputs, False)['inputs']
-        return list(pooled_features(self.model, normalised, pool).float().cpu().numpy())
+        """Returns the features of each image of a batch."""
+        normalized = self.model.data_preprocessor(inputs, False)['inputs']
+        return list(pooled_features(self.model, normalized, pool).float().cpu().numpy())
 
     def postprocess(
         self, preds: list[np.ndarray], visualization: None, return_datasamples: bool = False
     ) -> np.ndarray:
-        """Puts the features of all images into one array, (N, D) or (N, L, D)."""
+        """Stacks the features of all images into one array, (N, D) or (N, L, D)."""
         return np.stack(preds)
 
-    def colour_patches(
+    def color_patches(
         self, images: Sequence[ImageLike], batch_size: int = 1
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Shows patch tokens as colours: their first three principal components over all of the
-        images.
+        """Returns images and colors of their patch tokens.
+
+        The colors are the first three principal components of the tokens of all images.
 
         Returns:
-            The images as the model gets them, (H, W, 3) uint8, and the colours of their patches,
+            The model's inputs as images, (H, W, 3) uint8, and the colors of their patches,
             (h, w, 3) uint8.
         """
         pictures, tokens, grids = [], [], []
         patch_size = self.pipeline.smallest
         for batch in self.preprocess(images, batch_size):
-            tokens += map(torch.from_numpy, self.forward(batch, 'tokens'))
-            normalised = self.model.data_preprocessor(batch, False)['inputs']
-            pictures += list(to_pictures(normalised, self.model.data_preprocessor))
-            grids += [patch_grid(normalised, patch_size)] * len(normalised)
-        components = principal_components(torch.cat(tokens))
-        low, high = (components.quantile(share, dim=0) for share in (0.01, 0.99))
-        colours = (
-            ((components - low) / (high - low).clamp(min=1e-12) * 255).round().clamp(0, 255).byte()
-        )
-        by_image = colours.split([len(token) for token in tokens])
-        return pictures, [
-            c.reshape(*grid, 3).numpy() for c, grid in zip(by_image, grids, strict=True)
+            tokens += map(torch.from_numpy, self.forward(batch, 'tokens'))  # (L, D) each
+            normalized = self.model.data_preprocessor(batch, False)['inputs']
+            pictures += list(to_pictures(normalized, self.model.data_preprocessor))
+            grids += [patch_grid(normalized, patch_size)] * len(normalized)
+        components = principal_components(torch.cat(tokens))  # (sum of L, 3)
+        # The outermost percent is clipped, so that single tokens do not set the range.
+        low, high = components.quantile(0.01, dim=0), components.quantile(0.99, dim=0)
+        shares = (components - low) / (high - low).clamp(min=1e-12)
+        colors = (shares * 255).round().clamp(0, 255).byte()
+        by_image = colors.split([len(token) for token in tokens])
+        grids_of_colors = [
+            color.reshape(*grid, 3).numpy() for color, grid in zip(by_image, grids, strict=True)
         ]
+        return pictures, grids_of_colors
 
 
 def principal_components(tokens: Tensor, number: int = 3) -> Tensor:
-    """(N, D) -> (N, number): coordinates along the directions of largest variance.
+    """Projects tokens (N, D) on the directions of largest variance, (N, number).
 
-    Of each direction's two signs, the one that makes its largest entry positive.
+    The sign of each direction is the one that makes its largest entry positive.
     """
-    centred = tokens.double() - tokens.double().mean(dim=0)
-    _, directions = torch.linalg.eigh(centred.T @ centred)
-    directions = directions[:, -number:].flip(1)
-    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    return (centred @ (directions * largest.sign())).float()
+    centered = tokens.double() - tokens.double().mean(dim=0)  # (N, D)
+    _, directions = torch.linalg.eigh(centered.T @ centered)  # (D, D), by increasing variance
+    directions = directions[:, -number:].flip(1)  # (D, number)
+    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))  # (1, number)
+    return (centered @ (directions * largest.sign())).float()
 
 
 def check_feature_file(path: Path, force: bool = False) -> None:
-    """Raises ValueError if features cannot be written under this name; said before they are
-    computed.
-    """
+    """Raises ValueError if features cannot be written to a file; call it before computing them."""
     if path.suffix not in ('.npz', '.parquet'):
         raise ValueError(
             f'features are written as .npz or .parquet, so {path} must end in one of these'
@@ -145,13 +148,16 @@ def save_features(
             needs pyarrow, for the columns ``file`` and ``feature``.
         features: (N, D).
         files: N names; bytes in them that are not UTF-8 are written as ``\\xe9``.
-        force: overwrite what is there.
+        force: overwrites an existing file.
+
+    Raises:
+        ValueError: if the extension is another one, or the file exists and ``force`` is not set.
     """
     path, files = Path(path), [printable(file) for file in files]
     check_feature_file(path, force)
-    with staged(path, force) as unfinished:
+    with staged(path, force) as part:
         if path.suffix == '.npz':
-            np.savez(unfinished, features=features, files=np.array(files))
+            np.savez(part, features=features, files=np.array(files))
         else:
             import pyarrow
             from pyarrow import parquet
@@ -159,4 +165,4 @@ def save_features(
             values = pyarrow.FixedSizeListArray.from_arrays(
                 pyarrow.array(features.ravel()), features.shape[1]
             )
-            parquet.write_table(pyarrow.table({'file': files, 'feature': values}), unfinished)
+            parquet.write_table(pyarrow.table({'file': files, 'feature': values}), part)

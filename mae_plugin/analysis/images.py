@@ -1,6 +1,4 @@
-"""Files, arrays and PIL images in, what a model takes out; and back again to pictures that can be
-looked at.
-"""
+"""Conversion of files, arrays and PIL images to a model's inputs, and of inputs to RGB images."""
 
 from __future__ import annotations
 
@@ -28,52 +26,55 @@ ImageLike = str | Path | np.ndarray | Image.Image
 
 
 def find_images(*places: str | Path) -> list[Path]:
-    """The images that files, folders (searched with their subfolders) and patterns such as
-    ``photos/*.jpg`` name.
+    """Returns the images in files, folders with subfolders, and patterns such as ``photos/*.jpg``.
 
-    In folders these are the images that :class:`IndexedImages` finds. A pattern names all regular
-    files that match.
+    In folders, they are the same images as in :class:`IndexedImages`. A pattern stands for all
+    regular files that match.
 
     Raises:
-        FileNotFoundError: for a place where there is none.
+        FileNotFoundError: if a place has no image.
     """
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            scan = scan_folder(str(place), show_progress=False)
-            for name in scan.tars:
-                scan.left_out.add(ARCHIVES, name)
-            scan.left_out.warn(str(place))
-            new = [place / name for name in scan.images]
-            if not new:
-                raise FileNotFoundError(
-                    f'the folder {place} holds no images ({", ".join(IMAGE_EXTENSIONS)})'
-                )
+            found += _images_in_folder(place)
+        elif place.is_file():
+            found.append(place)
         else:
-            matches = (
-                [] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
-            )
-            new = [place] if place.is_file() else [match for match in matches if match.is_file()]
-            if not new:
+            matches = sorted(map(Path, glob.glob(str(place), recursive=True)))
+            files = [match for match in matches if match.is_file()]
+            if not files:
                 raise FileNotFoundError(
                     f'there is no image, folder or pattern with matches {place}'
                 )
-        found += new
+            found += files
     return found
 
 
-class ImageReader:
-    """Reads one image as a model takes it: ``dict(inputs=..., data_samples=...)``, not normalised
-    yet.
+def _images_in_folder(folder: Path) -> list[Path]:
+    """Returns the images in a folder tree; raises FileNotFoundError if there are none."""
+    scan = scan_folder(str(folder), show_progress=False)
+    for name in scan.tars:
+        scan.left_out.add(ARCHIVES, name)
+    scan.left_out.warn(str(folder))
+    if not scan.images:
+        raise FileNotFoundError(
+            f'the folder {folder} holds no images ({", ".join(IMAGE_EXTENSIONS)})'
+        )
+    return [folder / name for name in scan.images]
 
-    The image goes through the test pipeline of the model's config. Without one it is scaled to
-    cover the backbone's ``img_size`` and cut to its centre.
+
+class ImageReader:
+    """Reads one image as input of a model, ``dict(inputs=..., data_samples=...)``, not normalized.
+
+    The image passes the test pipeline of the model's config. Without a config, it is resized to
+    cover the backbone's ``img_size`` and center-cropped.
 
     Args:
-        model: the model, of which sizes and channels are taken.
-        config: the model's config, if it has one.
-        channel_order: of arrays with three channels, ``'bgr'`` as mmcv reads them and all of
-            mmpretrain takes them, or ``'rgb'``. Files and PIL images need no such word.
+        model: model with the sizes and channels.
+        config: config of the model, if there is one.
+        channel_order: order of arrays with three channels: ``'bgr'``, as in mmcv and mmpretrain, or
+            ``'rgb'``. Files and PIL images have a known order.
     """
 
     def __init__(
@@ -102,9 +103,9 @@ class ImageReader:
         """Reads a file, an array (H, W) or (H, W, C), or a PIL image.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: for a file that is no image, an image smaller than a patch, or another
-                number of channels.
+            FileNotFoundError: if the file does not exist.
+            ValueError: if the file is not an image, the image is smaller than a patch, or it has
+                another number of channels than the model.
         """
         if isinstance(image, (str, Path)):
             name = str(image)
@@ -112,16 +113,15 @@ class ImageReader:
                 raise FileNotFoundError(f'there is no image {name}')
             try:
                 sample = Compose(self.pipeline)(dict(img_path=name))
-            # What LoadImageFromFile and its backends raise.
+            # LoadImageFromFile and its backends raise these.
             except (AssertionError, OSError, cv2.error) as error:
                 raise ValueError(f'{name} cannot be read as an image ({error})') from error
         else:
             name = 'the image'
             array = self._array(image)
+            shape = array.shape[:2]
             steps = [step for step in self.pipeline if not isinstance(step, LoadImageFromFile)]
-            sample = Compose(steps)(
-                dict(img=array, img_shape=array.shape[:2], ori_shape=array.shape[:2])
-            )
+            sample = Compose(steps)(dict(img=array, img_shape=shape, ori_shape=shape))
         self._check_channels(name, len(sample['inputs']))
         height, width = sample['data_samples'].ori_shape
         if height < self.smallest[0] or width < self.smallest[1]:
@@ -132,7 +132,7 @@ class ImageReader:
         return sample
 
     def _array(self, image: np.ndarray | Image.Image) -> np.ndarray:
-        """The pixels (H, W) or (H, W, C), in the order in which pipelines pass them on."""
+        """Returns the pixels (H, W) or (H, W, C), in the channel order of pipelines."""
         if isinstance(image, Image.Image):
             array = np.asarray(image.convert({1: 'L', 3: 'RGB'}.get(self.channels, image.mode)))
         elif isinstance(image, np.ndarray):
@@ -148,11 +148,12 @@ class ImageReader:
             )
         self._check_channels('the image', array.shape[2] if array.ndim == 3 else 1)
         is_rgb = isinstance(image, Image.Image) or self.channel_order == 'rgb'
-        return np.ascontiguousarray(
-            array[..., ::-1] if is_rgb and array.shape[2:] == (3,) else array
-        )
+        if is_rgb and array.shape[2:] == (3,):
+            array = array[..., ::-1]
+        return np.ascontiguousarray(array)
 
     def _check_channels(self, name: str, channels: int) -> None:
+        """Raises ValueError if an image has another number of channels than the model."""
         if channels != self.channels:
             raise ValueError(
                 f'{name} has {channels} channels, but the model takes images of {self.channels}'
@@ -165,14 +166,17 @@ def to_pictures(
     bands: Sequence[int] | None = None,
     pixel_range: tuple[float, float] = (0, 255),
 ) -> np.ndarray:
-    """Normalised images (B, C, H, W) as RGB pictures, (B, H, W, 3) uint8.
+    """Converts normalized images (B, C, H, W) to RGB images, (B, H, W, 3) uint8.
 
     Args:
-        inputs: what the model takes.
-        preprocessor: the model's data preprocessor, whose normalisation is undone.
-        bands: the three channels to show as red, green and blue; if left out, one channel is shown
-            in grey, three in their right order, and of more the first three.
-        pixel_range: pixels, before normalisation, that are shown as black and as white.
+        inputs: (B, C, H, W), inputs of the model.
+        preprocessor: data preprocessor of the model, whose normalization is reversed.
+        bands: channels to show as red, green and blue. By default, one channel is shown as gray,
+            three in their order, and of more than three the first three.
+        pixel_range: pixel values, before normalization, that are shown as black and as white.
+
+    Raises:
+        ValueError: if ``bands`` are not three of the channels.
     """
     channels = inputs.shape[1]
     if bands is None:
@@ -189,14 +193,14 @@ def to_pictures(
 
 
 def is_single(images: object) -> bool:
-    """Whether this is one image, rather than a folder or a list of them."""
-    return isinstance(images, (np.ndarray, Image.Image)) or (
-        isinstance(images, (str, Path)) and not Path(images).is_dir()
-    )
+    """Returns whether this is one image, and not a folder or a list of images."""
+    if isinstance(images, (str, Path)):
+        return not Path(images).is_dir()
+    return isinstance(images, (np.ndarray, Image.Image))
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    """One image, a list of them, or the images in a folder, as a list."""
+    """Returns one image, a list of images, or the images in a folder, as a list."""
     if is_single(images):
         return [images]
     return find_images(images) if isinstance(images, (str, Path)) else list(images)

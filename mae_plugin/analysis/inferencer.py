@@ -1,4 +1,4 @@
-"""What the inferencers here have in common."""
+"""ImageInferencer, the base of the inferencers for features and reconstructions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from .images import ImageLike, ImageReader, as_list
 
 
 def path_as_text(value: object) -> object:
-    """Returns a ``pathlib.Path`` as text, which mmpretrain looks for, and anything else as it
-    is.
-    """
+    """Returns a ``pathlib.Path`` as text, as mmpretrain requires, and other values unchanged."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def check_device(device: str | torch.device) -> None:
-    """Raises ValueError if there is no such device on this machine.
+    """Raises ValueError if this machine does not have the device.
 
-    torch itself says so late, and in a process of a data loader in other words.
+    torch raises later, and with another error in a data loader's process.
     """
     try:
         kind = torch.device(device)
@@ -39,9 +37,9 @@ def check_device(device: str | torch.device) -> None:
     if kind.type == 'cuda':
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (kind.index or 0):
-            there = f'{count} of them' if count else 'no GPU that torch can use'
+            available = f'{count} of them' if count else 'no GPU that torch can use'
             raise ValueError(
-                f'device {device} asks for a GPU, but this machine has {there}; use cpu'
+                f'device {device} asks for a GPU, but this machine has {available}; use cpu'
             )
     elif kind.type != 'cpu':
         try:
@@ -51,19 +49,19 @@ def check_device(device: str | torch.device) -> None:
 
 
 class ImageInferencer(BaseInferencer):
-    """mmpretrain's inferencer for any model, also one that was built without a config.
+    """mmpretrain's inferencer for any model, including one that was built without a config.
 
     Args:
-        model: a model's name, the path of a config, a run's work dir, a checkpoint of a run, a
-            config, or a model.
-        pretrained: path or address of weights; True takes those that are published under the
-            model's name, or the run's newest.
-        device: where to compute; a model stays where it is if left out.
-        channel_order: of arrays, see :class:`ImageReader`.
+        model: name of a model, path of a config, work dir of a run, checkpoint of a run, a config,
+            or a model.
+        pretrained: path or URL of weights; True takes those published under the model's name, or
+            the newest of the run.
+        device: device of the computation; None leaves the model on its device.
+        channel_order: channel order of arrays, see :class:`ImageReader`.
         **kwargs: changes to the config of the model.
 
     Raises:
-        ValueError: for a device that this machine lacks, or weights that are not finite.
+        ValueError: if this machine does not have the device, or weights are not finite.
     """
 
     def __init__(
@@ -84,9 +82,11 @@ class ImageInferencer(BaseInferencer):
         check_finite_model(self.model, pretrained if isinstance(pretrained, str) else 'the model')
 
     def _init_pipeline(self, cfg: Config | None) -> ImageReader:
+        """Returns the reader that replaces mmpretrain's pipeline."""
         return ImageReader(self.model, cfg, self.channel_order)
 
     def _inputs_to_list(self, inputs: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+        """Returns the images as a list."""
         return as_list(inputs)
 
     def __call__(
@@ -96,8 +96,9 @@ class ImageInferencer(BaseInferencer):
         batch_size: int = 1,
         **kwargs,
     ) -> list:
-        """Runs the model on images; arguments are those of mmpretrain's inferencers, with a
-        progress bar that moves.
+        """Runs the model on images, with the arguments of mmpretrain's inferencers.
+
+        mmpretrain's own call shows a progress bar that does not move.
         """
         for_preprocess, for_forward, for_visualize, for_postprocess = self._dispatch_kwargs(
             **kwargs
@@ -110,15 +111,13 @@ class ImageInferencer(BaseInferencer):
             TaskProgressColumn(),
             TimeRemainingColumn(),
         )
-        # A terminal alone can redraw a bar; a file or pipe would get its last state as a line.
         with Progress(*columns, transient=False) as progress:
-            progress.disable = (
-                mmpretrain_progress.disable_progress_bar or not progress.console.is_terminal
-            )
+            # Only a terminal can redraw a bar. A file or pipe would receive its last state as text.
+            is_terminal = progress.console.is_terminal
+            progress.disable = mmpretrain_progress.disable_progress_bar or not is_terminal
             batches = self.preprocess(images, batch_size=batch_size, **for_preprocess)
-            for batch in progress.track(
-                batches, ceil(len(images) / batch_size), description='Inference'
-            ):
+            number = ceil(len(images) / batch_size)
+            for batch in progress.track(batches, number, description='Inference'):
                 preds.extend(self.forward(batch, **for_forward))
         visualization = self.visualize(images, preds, **for_visualize)
         return self.postprocess(preds, visualization, return_datasamples, **for_postprocess)

@@ -1,4 +1,4 @@
-"""What mmengine's runs have written down about themselves."""
+"""Reads the logs of mmengine's runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def read_log(run: str | Path) -> list[dict]:
-    """The records of a run by step: losses and rates of training, and what a validation measured.
+    """Returns the records of a run by step: losses, learning rates and results of validation.
 
-    mmengine counts a validation in epochs where training is counted in epochs; here it stands at
-    the last step of training before it. Where a run was resumed, what came later replaces what it
-    repeated.
+    mmengine numbers a validation by epoch if training is counted in epochs. Here, a validation has
+    the last step of training before it. Records of a resumed run replace those of the steps that
+    it repeated.
 
     Args:
         run: a work dir, or one file ``scalars.json`` in it.
 
     Raises:
-        FileNotFoundError: if nothing was logged there.
+        FileNotFoundError: if there is no log.
     """
     run = Path(run)
     files = [run] if run.is_file() else sorted(run.glob('*/vis_data/scalars.json'))
@@ -27,16 +27,18 @@ def read_log(run: str | Path) -> list[dict]:
         )
     records: list[dict] = []
     for file in files:
-        resumed = True
-        # A run under way may not have finished its last line.
+        is_first = True
         for line in file.read_text().splitlines(keepends=True):
             if not line.endswith('\n'):
+                # A run in progress may not have finished its last line.
                 continue
             record = json.loads(line)
             if 'lr' not in record:
+                # A validation.
                 record['step'] = records[-1]['step'] if records else 0
-            elif resumed:
+            elif is_first:
+                # Each start of a run has a file of its own, which may repeat earlier steps.
                 records = [earlier for earlier in records if earlier['step'] < record['step']]
-                resumed = False
+                is_first = False
             records.append(record)
     return records

@@ -1,7 +1,7 @@
-"""How much of a labelling frozen features give away: nearest neighbours and a linear classifier.
+"""Probes of frozen features: nearest neighbors and a linear classifier.
 
-Computed where the features are; with several processes each holds a share of the labelled features,
-and none of them ever all.
+Both run on the device of the features. With several processes, each holds a share of the labeled
+features, and no process holds all of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from torch import Tensor, nn
 def knn_predict(
     bank: Tensor, labels: Tensor, queries: Tensor, num_classes: int, k: int = 20
 ) -> Tensor:
-    """Classifies each query by a vote of the ``k`` features of the bank that have the largest
-    cosine similarity.
+    """Classifies each query by a vote of its ``k`` most similar features (cosine similarity).
 
-    All votes count the same; of classes with equally many, the first wins. That is scikit-learn's
+    All votes have equal weight, and ties go to the first class. This equals scikit-learn's
     ``KNeighborsClassifier(k, metric='cosine')``.
 
     Args:
-        bank: (N, D) this process's share of the labelled features.
-        labels: (N,) their classes.
+        bank: (N, D), this process's share of the labeled features.
+        labels: (N,), their classes.
         queries: (Q, D), the same in all processes.
         num_classes: number of classes.
-        k: number of neighbours; all of the bank if there are fewer.
+        k: number of neighbors; the whole bank if it has fewer features.
 
     Returns:
         (Q,) classes, the same in all processes.
@@ -33,39 +32,43 @@ def knn_predict(
     bank, queries = nn.functional.normalize(bank), nn.functional.normalize(queries)
     missing = max(0, k - len(bank))
     predicted = []
-    for some in queries.split(1024):
-        near = (some @ bank.T).topk(min(k, len(bank)))
-        # Every process brings k candidates; where it has fewer, they are further away than all
-        # others.
-        similarity = nn.functional.pad(near.values, (0, missing), value=-torch.inf)
-        label = nn.functional.pad(labels[near.indices], (0, missing))
-        similarity, label = (torch.cat(all_gather(part), dim=1) for part in (similarity, label))
-        best = similarity.topk(k)
+    # Blocks of queries bound the memory of the similarities.
+    for block in queries.split(1024):
+        nearest = (block @ bank.T).topk(min(k, len(bank)))  # (q, min(k, N))
+        # Every process contributes k candidates. Padding has the lowest possible similarity.
+        similarity = nn.functional.pad(nearest.values, (0, missing), value=-torch.inf)
+        label = nn.functional.pad(labels[nearest.indices], (0, missing))
+        similarity = torch.cat(all_gather(similarity), dim=1)  # (q, k * processes)
+        label = torch.cat(all_gather(label), dim=1)
+        best = similarity.topk(k)  # (q, k)
         votes = nn.functional.one_hot(label.gather(1, best.indices), num_classes)
-        predicted.append((votes * best.values.isfinite().unsqueeze(-1)).sum(dim=1).argmax(dim=1))
+        # Padding among the best, if the whole bank is smaller than k, has no vote.
+        votes = votes * best.values.isfinite().unsqueeze(-1)  # (q, k, num_classes)
+        predicted.append(votes.sum(dim=1).argmax(dim=1))
     return torch.cat(predicted)
 
 
 class LinearClassifier:
-    """Multinomial logistic regression on standardised features, solved to convergence by L-BFGS.
+    """Multinomial logistic regression on standardized features, solved to convergence by L-BFGS.
 
-    Minimises the sum of the cross-entropies plus ``|weight|² / (2 * strength)``, without penalty on
-    the bias. That is scikit-learn's ``LogisticRegression(C=strength)`` after ``StandardScaler``.
+    Minimizes the sum of the cross-entropies plus ``|weight|² / (2 * strength)``, without a penalty
+    on the bias. This equals scikit-learn's ``LogisticRegression(C=strength)`` after
+    ``StandardScaler``.
 
     Args:
-        features: (N, D) this process's share of the labelled features.
-        labels: (N,) their classes.
+        features: (N, D), this process's share of the labeled features.
+        labels: (N,), their classes.
         num_classes: number of classes.
-        strength: how weak the penalty is.
-        tolerance: the gradient of the mean loss at which it is solved.
-        max_iter: steps after which it is given up.
+        strength: inverse of the penalty's weight.
+        tolerance: largest gradient of the mean loss at which the problem counts as solved.
+        max_iter: largest number of steps.
 
     Attributes:
-        mean: (D,) of all features.
-        std: (D,) of all features; 1 where they do not vary.
+        mean: (D,), mean of all features.
+        std: (D,), standard deviation of all features; 1 for constant ones.
         weight: (num_classes, D).
         bias: (num_classes,).
-        steps: how many the solution took; ``max_iter`` if it was given up.
+        steps: number of steps taken; ``max_iter`` if the solver did not converge.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class LinearClassifier:
         self.std = torch.where(std > 0, std, 1)
         self.weight = features.new_zeros(num_classes, features.shape[1], requires_grad=True)
         self.bias = features.new_zeros(num_classes, requires_grad=True)
-        # With two classes scikit-learn has one weight vector, their difference, of which the square
-        # is twice the sum.
+        # For two classes, scikit-learn has one weight vector, the difference of both, whose square
+        # is twice the sum of squares here.
         penalty = (2 if num_classes == 2 else 1) / (strength * total)
         solver = torch.optim.LBFGS(
             [self.weight, self.bias],
@@ -95,20 +98,21 @@ class LinearClassifier:
             tolerance_change=0,
             line_search_fn='strong_wolfe',
         )
-        parts = list(zip(features.split(2**16), labels.split(2**16), strict=True))
+        # Blocks of features bound the memory of the logits.
+        blocks = list(zip(features.split(2**16), labels.split(2**16), strict=True))
 
         @torch.enable_grad()
         def objective() -> Tensor:
             solver.zero_grad()
             loss = features.new_zeros(())
-            for some, their_labels in parts:
-                part = (
-                    nn.functional.cross_entropy(self(some), their_labels, reduction='sum') / total
-                )
+            for block, classes in blocks:
+                entropy = nn.functional.cross_entropy(self(block), classes, reduction='sum')
+                part = entropy / total
                 part.backward()
                 loss += part.detach()
             for tensor in (loss, self.weight.grad, self.bias.grad):
                 all_reduce(tensor)
+            # The penalty is the same in all processes, so it is added after the reduction.
             weight = self.weight.detach()
             self.weight.grad += penalty * weight
             return loss + penalty / 2 * weight.square().sum()
@@ -118,10 +122,11 @@ class LinearClassifier:
         self.weight, self.bias = self.weight.detach(), self.bias.detach()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, num_classes) logits."""
+        """Returns the logits (N, num_classes) of features (N, D)."""
         return nn.functional.linear((features - self.mean) / self.std, self.weight, self.bias)
 
 
 def _sum(tensor: Tensor) -> Tensor:
+    """Sums a tensor over all processes, in place."""
     all_reduce(tensor)
     return tensor

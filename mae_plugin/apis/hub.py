@@ -24,7 +24,7 @@ from mmpretrain.registry import MODELS
 from modelindex.models.Model import Model
 
 from ..analysis.inferencer import path_as_text
-from ..analysis.reconstruct import reconstruct_image
+from ..analysis.reconstruction_inferencer import reconstruct_image
 from ..engine.config.files import WEIGHT_ENDINGS, our_configs, read_config
 from ..engine.resume.work_dir import Places
 from ..models import MAE

@@ -79,16 +79,16 @@ def test_colours_of_patches(model):
     images = [
         np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(3)
     ]
-    pictures, colours = FeatureInferencer(model, channel_order='rgb').colour_patches(
+    pictures, colors = FeatureInferencer(model, channel_order='rgb').color_patches(
         images, batch_size=2
     )
     assert all(
         np.array_equal(picture, image) for picture, image in zip(pictures, images, strict=True)
     )
-    assert [colour.shape for colour in colours] == [(4, 4, 3)] * 3
+    assert [color.shape for color in colors] == [(4, 4, 3)] * 3
     # The first and the last hundredth of each component, over all images together, are black and
     # white.
-    together = np.stack(colours).reshape(-1, 3)
+    together = np.stack(colors).reshape(-1, 3)
     assert (together.min(0) == 0).all() and (together.max(0) == 255).all()
 
 

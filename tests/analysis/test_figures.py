@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def result(image: int, share: float, **changes) -> Reconstruction:
-    """A reconstruction whose pictures are of one colour each: the image's number, and what they
+    """A reconstruction whose pictures are of one color each: the image's number, and what they
     are.
     """
     pictures = [np.full((8, 16, 3), (50 * image, kind, 0), np.uint8) for kind in (10, 20, 30, 40)]
@@ -21,15 +21,15 @@ def result(image: int, share: float, **changes) -> Reconstruction:
 
 
 def shown(figure) -> list[list]:
-    """The colours of a figure's pictures, left to right and top to bottom, by row; None where there
+    """The colors of a figure's pictures, left to right and top to bottom, by row; None where there
     is none.
     """
     rows = figure.axes[0].get_subplotspec().get_gridspec().nrows
-    colours = [
+    colors = [
         axis.images[0].get_array()[0, 0].tolist()[:2] if axis.images else None
         for axis in figure.axes
     ]
-    return [colours[i * len(colours) // rows : (i + 1) * len(colours) // rows] for i in range(rows)]
+    return [colors[i * len(colors) // rows : (i + 1) * len(colors) // rows] for i in range(rows)]
 
 
 def titles(figure) -> list[str]:
@@ -83,8 +83,8 @@ def test_looked_up_statistics_are_said_on_the_picture():
 
 def test_tokens():
     pictures = [np.full((16, 8, 3), i, np.uint8) for i in range(9)]
-    colours = [np.full((4, 2, 3), 100 + i, np.uint8) for i in range(9)]
-    figure = draw_tokens(pictures, colours)
+    colors = [np.full((4, 2, 3), 100 + i, np.uint8) for i in range(9)]
+    figure = draw_tokens(pictures, colors)
     first = [[[j + i, j + i] for i in range(8)] for j in (0, 100)]
     assert shown(figure) == [*first, [[8, 8], *[None] * 7], [[108, 108], *[None] * 7]]
 

@@ -78,7 +78,7 @@ def test_the_configs_pipeline_is_used(model):
     assert (picture_of(model, array, Config.fromfile(ROOT / PRETRAIN)) == 200).all()
 
 
-def test_without_a_config_the_centre_is_cut_out(build_tiny):
+def test_without_a_config_the_center_is_cut_out(build_tiny):
     model = build_tiny(backbone=dict(img_size=(16, 32)))
     model.data_preprocessor = preprocessor()
     array = np.zeros((96, 64, 3), np.uint8)
@@ -87,14 +87,14 @@ def test_without_a_config_the_centre_is_cut_out(build_tiny):
 
 
 def test_other_channels(build_tiny, tmp_path):
-    """One channel is grey, five show the first three, or those that are asked for; without
-    normalisation as well.
+    """One channel is gray, five show the first three, or those that are asked for; without
+    normalization as well.
     """
-    grey = np.arange(1024, dtype=np.uint8).reshape(32, 32)
-    Image.fromarray(grey).save(tmp_path / 'grey.png')
+    gray = np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    Image.fromarray(gray).save(tmp_path / 'gray.png')
     one = build_tiny(backbone=dict(in_channels=1))
-    for image in (grey, grey[..., None], tmp_path / 'grey.png', Image.fromarray(grey)):
-        assert np.array_equal(picture_of(one, image), np.repeat(grey[..., None], 3, axis=2))
+    for image in (gray, gray[..., None], tmp_path / 'gray.png', Image.fromarray(gray)):
+        assert np.array_equal(picture_of(one, image), np.repeat(gray[..., None], 3, axis=2))
     five = build_tiny(backbone=dict(in_channels=5))
     array = np.random.default_rng(0).integers(0, 1000, (32, 32, 5)).astype(np.float32)
     inputs = ImageReader(five)(array)['inputs'][None]

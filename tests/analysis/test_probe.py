@@ -15,12 +15,12 @@ from sklearn.preprocessing import StandardScaler
 def features(classes: int, dtype: torch.dtype = torch.double) -> tuple[torch.Tensor, ...]:
     """Overlapping clusters: 301 labelled features, 200 to classify. One feature never varies."""
     generator = torch.Generator().manual_seed(classes)
-    centres = torch.randn(classes, 12, generator=generator)
+    centers = torch.randn(classes, 12, generator=generator)
     labels, truth = (
         torch.randint(classes, (number,), generator=generator) for number in (301, 200)
     )
     bank, queries = (
-        (centres[of] + 1.5 * torch.randn(len(of), 12, generator=generator) + 2)
+        (centers[of] + 1.5 * torch.randn(len(of), 12, generator=generator) + 2)
         * torch.arange(1, 13)
         for of in (labels, truth)
     )

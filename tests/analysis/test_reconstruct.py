@@ -30,7 +30,7 @@ def images():
 
 
 def test_against_a_reference_by_hand(model, images):
-    """Un-normalised targets: encoder and decoder called by themselves, patches put into place one
+    """Un-normalized targets: encoder and decoder called by themselves, patches put into place one
     by one.
     """
     result = reconstruct_image(model, images[0], channel_order='rgb', seed=3)
@@ -65,7 +65,7 @@ def test_against_a_reference_by_hand(model, images):
     assert result.panel().shape == (32, 4 * 32 + 3 * 2, 3)
 
 
-def test_normalised_targets(build_tiny, images):
+def test_normalized_targets(build_tiny, images):
     """A decoder that answers zeros gives every patch its mean: estimated, or with its own
     statistics exactly.
     """
@@ -75,10 +75,10 @@ def test_normalised_targets(build_tiny, images):
     flat = np.repeat(np.repeat(images[0][::8, ::8], 8, axis=0), 8, axis=1)
     estimated = reconstruct_image(model, flat, channel_order='rgb')
     looked_up = reconstruct_image(model, flat, channel_order='rgb', use_ground_truth_stats=True)
-    colours = looked_up.original.reshape(4, 8, 4, 8, 3)
-    # In normalised pixels the mean is over channels, too.
+    colors = looked_up.original.reshape(4, 8, 4, 8, 3)
+    # In normalized pixels the mean is over channels, too.
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    level = ((colours[:, 0, :, 0] - mean) / std).mean(-1, keepdims=True)
+    level = ((colors[:, 0, :, 0] - mean) / std).mean(-1, keepdims=True)
     expected = (level * std + mean).round().clip(0, 255).repeat(8, 0).repeat(8, 1)
     assert np.abs(looked_up.reconstruction - expected).max() <= 1
     removed = looked_up.mask.reshape(4, 4).numpy().repeat(8, 0).repeat(8, 1).astype(bool)
