@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 from mae_plugin.apis import read_log
-from mae_plugin.apis.errors import SetupErrors
 from mae_plugin.cli.arguments import Parser
+from mae_plugin.cli.errors import SetupErrors
 from mae_plugin.data import IndexedImages
 from mmengine.config import Config
 from rich.console import Console

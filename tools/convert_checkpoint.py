@@ -11,8 +11,8 @@ from pathlib import Path
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.apis.errors import SetupErrors
 from mae_plugin.cli.arguments import Parser, positive
+from mae_plugin.cli.errors import SetupErrors
 from mae_plugin.weights import trust_checkpoints
 from mae_plugin.weights.architecture import sizes_of
 from mae_plugin.weights.convert import fit, read_source, write_target

@@ -1,4 +1,4 @@
-"""Writes the features of images into one file, and shows their patch tokens in color.
+"""Writes the features of images into one file, and draws their patch tokens in color.
 
 python tools/extract_features.py CONFIG.py CHECKPOINT.pth photos --out features.npz --pca tokens.png
 """
@@ -6,19 +6,20 @@ python tools/extract_features.py CONFIG.py CHECKPOINT.pth photos --out features.
 import argparse
 from pathlib import Path
 
-# Before all that takes seconds to import.
+# Before imports that take seconds.
 import early_signals  # noqa: F401
 
 # isort: split
 from mae_plugin.analysis.features import check_feature_file
 from mae_plugin.apis import FeatureInferencer, draw_tokens, save_features, save_figure
-from mae_plugin.apis.errors import SetupErrors
-from mae_plugin.apis.launch import read_model_arguments
 from mae_plugin.cli.arguments import Parser, add_model_arguments, positive
+from mae_plugin.cli.errors import SetupErrors
+from mae_plugin.cli.launch import read_model_arguments
 from mae_plugin.utils.printable import printable
 
 
 def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
     parser = Parser(description=__doc__.split('\n\n')[0])
     add_model_arguments(parser)
     parser.add_argument(
@@ -28,16 +29,17 @@ def parse_args() -> argparse.Namespace:
         '--pool',
         choices=['mean', 'cls'],
         default='mean',
-        help='of the patch tokens, or class token',
+        help='mean of the patch tokens, or class token',
     )
     parser.add_argument(
-        '--pca', type=Path, metavar='PICTURE', help='draw principal components of patch tokens here'
+        '--pca', type=Path, metavar='PICTURE', help='picture of principal components of the tokens'
     )
-    parser.add_argument('--pca-images', type=positive, default=16, help='of how many images')
+    parser.add_argument('--pca-images', type=positive, default=16, help='images in that picture')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Extracts and writes the features."""
     args = parse_args()
     with SetupErrors():
         check_feature_file(args.out, args.force)

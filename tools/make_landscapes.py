@@ -1,5 +1,4 @@
-"""Draws a folder of small landscapes to try things on: images that are nobody's, as many as one
-likes.
+"""Draws a folder of small landscapes to try things on, of any number and free of copyright.
 
 python tools/make_landscapes.py FOLDER --number 3000
 """
@@ -13,16 +12,13 @@ from rich.progress import track
 
 
 def landscape(random: np.random.Generator, size: int) -> np.ndarray:
-    """A sky with a sun, hills one behind the other, and at times a lake that mirrors them: (size,
-    size, 3) uint8.
-    """
+    """Draws a sky with a sun, hills and sometimes a lake, (size, size, 3) uint8."""
     x, y = np.meshgrid(np.linspace(0, 1, size), np.linspace(0, 1, size))
     hue = random.uniform(0.4, 1, 3)
-    picture = (1 - y)[..., None] * hue * random.uniform(0.5, 1) + y[..., None] * (
-        1.1 - 0.3 * hue[::-1]
-    )
-    centre, radius = random.uniform([0.1, 0.05], [0.9, 0.4]), random.uniform(0.05, 0.12)
-    distance = np.hypot(x - centre[0], y - centre[1])[..., None]
+    sky = (1 - y)[..., None] * hue * random.uniform(0.5, 1)
+    picture = sky + y[..., None] * (1.1 - 0.3 * hue[::-1])
+    center, radius = random.uniform([0.1, 0.05], [0.9, 0.4]), random.uniform(0.05, 0.12)
+    distance = np.hypot(x - center[0], y - center[1])[..., None]
     warm = np.array([1.0, random.uniform(0.75, 1), random.uniform(0.3, 0.8)])
     picture += 0.5 * warm * np.exp(-distance / (3 * radius))
     picture = np.where(distance < radius, warm, picture)
@@ -34,22 +30,21 @@ def landscape(random: np.random.Generator, size: int) -> np.ndarray:
             phase, height = random.uniform(0, 2 * np.pi), random.normal(0, 0.07) / frequency
             ridge = ridge + height * np.sin(2 * np.pi * frequency * x + phase)
         shade = far + (near - far) * (i + 1) / layers
-        picture = np.where(
-            (y > ridge)[..., None], shade * (1.15 - 0.3 * (y - ridge))[..., None], picture
-        )
+        color = shade * (1.15 - 0.3 * (y - ridge))[..., None]
+        picture = np.where((y > ridge)[..., None], color, picture)
     if random.random() < 0.5:
         shore = int(size * random.uniform(0.7, 0.85))
         mirrored = picture[2 * shore - size : shore][::-1]
-        waves = (
-            1 + 0.06 * np.sin(np.arange(size - shore) ** 1.3 + random.uniform(0, 6))[:, None, None]
-        )
+        phase = random.uniform(0, 6)
+        waves = 1 + 0.06 * np.sin(np.arange(size - shore) ** 1.3 + phase)[:, None, None]
         picture[shore:] = mirrored * waves * np.array([0.75, 0.85, 0.95])
     return (255 * picture.clip(0, 1)).round().astype(np.uint8)
 
 
 def main() -> None:
+    """Writes the landscapes."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('folder', type=Path, help='where to write them; must not hold anything yet')
+    parser.add_argument('folder', type=Path, help='folder of the images, new or empty')
     parser.add_argument('--number', type=int, default=3000)
     parser.add_argument('--size', type=int, default=96, help='height and width in pixels')
     parser.add_argument('--seed', type=int, default=0)

@@ -1,43 +1,48 @@
-"""Draws what a masked autoencoder makes of images, at one or several mask ratios, into one figure
-for printing.
+"""Draws reconstructions of images, at one or several mask ratios, into one figure for print.
 
 python tools/reconstruct.py mae_vit-base-p16_8xb512-amp-coslr-1600e_in1k photos/*.jpg --out pictures
-python tools/reconstruct.py CONFIG.py CHECKPOINT.pth photos --mask-ratio 0.75 0.85 0.95 --out
-pictures
+python tools/reconstruct.py CONFIG.py CHECKPOINT.pth photos --mask-ratio 0.75 0.95 --out pictures
 """
 
 import argparse
 from pathlib import Path
 
-# Before all that takes seconds to import.
+# Before imports that take seconds.
 import early_signals  # noqa: F401
 
 # isort: split
 from mae_plugin.apis import ReconstructionInferencer, draw_grid, save_figure
-from mae_plugin.apis.errors import SetupErrors
-from mae_plugin.apis.launch import read_model_arguments
 from mae_plugin.cli.arguments import Parser, add_model_arguments, positive
+from mae_plugin.cli.errors import SetupErrors
+from mae_plugin.cli.launch import read_model_arguments
 from mae_plugin.utils.atomic_files import check_free
 from mae_plugin.utils.printable import printable
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+KINDS = ['masked', 'reconstruction', 'pasted']
+
 
 def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
     parser = Parser(description=__doc__.split('\n\n')[0])
     add_model_arguments(parser)
     parser.add_argument(
         '--out', type=Path, required=True, metavar='DIR', help='folder for the figures'
     )
     parser.add_argument(
-        '--mask-ratio', type=float, nargs='+', help="shares of patches to remove; the model's own"
+        '--mask-ratio',
+        type=float,
+        nargs='+',
+        help="shares of patches to remove; by default the model's",
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the masks')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the masks')
     parser.add_argument(
         '--use-ground-truth-stats',
         action='store_true',
-        help='bring removed patches back by their own mean and standard deviation, where targets are normalised',
+        help='with normalized targets, scale removed patches by their true mean and standard '
+        'deviation',
     )
     parser.add_argument(
         '--bands', type=int, nargs=3, help='channels to show as red, green and blue'
@@ -45,22 +50,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show',
         nargs='+',
-        choices=['masked', 'reconstruction', 'pasted'],
-        help='pictures beside the original; all three, and for several ratios masked and pasted',
+        choices=KINDS,
+        help='pictures beside the original; by default all three, and for several ratios masked '
+        'and pasted',
     )
     parser.add_argument(
-        '--format', choices=['png', 'pdf', 'svg'], default='png', help='of the figures'
+        '--format', choices=['png', 'pdf', 'svg'], default='png', help='format of the figures'
     )
     parser.add_argument(
         '--rows', type=positive, default=8, help='images in a figure; more images make more figures'
     )
-    args = parser.parse_args()
-    if args.rows < 1:
-        parser.error(f'--rows {args.rows} leaves no room for an image')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
+    """Draws the figures and prints the losses."""
     args = parse_args()
     with SetupErrors():
         model, pretrained, images = read_model_arguments(args)
@@ -75,20 +79,14 @@ def main() -> None:
             batch_size=args.batch_size,
         )
         ratios = args.mask_ratio or [None]
-        rows = list(
-            zip(
-                *(inferencer(images, mask_ratio=ratio, **settings) for ratio in ratios), strict=True
-            )
-        )
-        all_or_two = (
-            ('masked', 'reconstruction', 'pasted') if len(ratios) == 1 else ('masked', 'pasted')
-        )
+        columns = [inferencer(images, mask_ratio=ratio, **settings) for ratio in ratios]
+        rows = list(zip(*columns, strict=True))
+        kinds = args.show
+        if kinds is None:
+            kinds = ['masked', 'pasted'] if len(ratios) > 1 else KINDS
         for path, start in zip(paths, pages, strict=True):
-            save_figure(
-                draw_grid(rows[start : start + args.rows], args.show or all_or_two),
-                path,
-                args.force,
-            )
+            figure = draw_grid(rows[start : start + args.rows], kinds)
+            save_figure(figure, path, args.force)
     table = Table('image', 'masked', 'loss')
     for result in (result for row in rows for result in row):
         table.add_row(

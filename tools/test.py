@@ -1,5 +1,4 @@
-"""Evaluates a checkpoint of a config; the word ``None`` in its place evaluates the model as it is
-built.
+"""Evaluates a checkpoint of a config, or with ``None`` in its place the model as it is built.
 
 python tools/test.py configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py CHECKPOINT.pth
 """
@@ -7,13 +6,13 @@ python tools/test.py configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.
 import argparse
 from copy import deepcopy
 
-# Before all that takes seconds to import.
+# Before imports that take seconds.
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.apis.errors import SetupErrors
-from mae_plugin.apis.launch import check_checkpoint, check_data, load_config
 from mae_plugin.cli.arguments import Parser, add_common_arguments, positive
+from mae_plugin.cli.errors import SetupErrors
+from mae_plugin.cli.launch import check_checkpoint, check_data, load_config
 from mae_plugin.utils.atomic_files import check_folder, check_output
 from mmengine import dump
 from mmengine.config import Config
@@ -21,10 +20,11 @@ from mmengine.evaluator import DumpResults
 
 
 def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
     parser = Parser(description='Evaluate a model.')
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
-        'checkpoint', help='path or address of the checkpoint, or None for no checkpoint'
+        'checkpoint', help='path or URL of the checkpoint, or None for the model as it is built'
     )
     parser.add_argument(
         '--out', help='file to write results to (.pkl for predictions, .json or .pkl for metrics)'
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what to write to --out; predictions if left out',
+        help='content of --out; predictions by default',
     )
     parser.add_argument('--show-dir', help='folder to draw predictions into')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -48,7 +48,9 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     args = parser.parse_args()
     if args.out_item and not args.out:
-        parser.error('--out-item says what to write, but --out is missing, which says where')
+        parser.error(
+            '--out-item chooses the content of --out, but --out is missing; add --out FILE'
+        )
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'predictions are written as a pickle, so --out {args.out} must end in .pkl')
     if args.tta and (args.show or args.show_dir):
@@ -60,9 +62,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def add_test_time_augmentation(cfg: Config) -> None:
-    """Wraps model and pipeline for test-time augmentation; a horizontal flip unless the config says
-    otherwise.
-    """
+    """Wraps model and pipeline for test-time augmentation: the config's, or a horizontal flip."""
     pipeline = cfg.test_dataloader.dataset.pipeline
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
@@ -75,6 +75,7 @@ def add_test_time_augmentation(cfg: Config) -> None:
 
 
 def main() -> None:
+    """Evaluates the model."""
     args = parse_args()
     with SetupErrors() as setup:
         cfg = load_config(args)
@@ -98,7 +99,7 @@ def main() -> None:
         if args.tta:
             add_test_time_augmentation(cfg)
 
-        # Before the evaluation, which may take hours.
+        # Checked before the evaluation, which may take hours.
         if args.out:
             check_output(args.out, 'another with --out FILE')
         if args.show_dir:

@@ -1,29 +1,30 @@
-"""Trains the model of a config: pre-training, fine-tuning or any other config of mmpretrain's.
+"""Trains the model of a config: pre-training, fine-tuning or any other config of mmpretrain.
 
 python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py
 """
 
 import argparse
 
-# Before all that takes seconds to import.
+# Before imports that take seconds.
 import early_signals  # noqa: F401
 
 # isort: split
-from mae_plugin.apis.errors import SetupErrors
-from mae_plugin.apis.launch import (
+from mae_plugin.cli.arguments import Parser, add_common_arguments, positive
+from mae_plugin.cli.errors import SetupErrors
+from mae_plugin.cli.launch import (
     check_checkpoint,
     check_data,
     load_config,
     pretrained_weights,
     replace_pretrained,
 )
-from mae_plugin.cli.arguments import Parser, add_common_arguments, positive
 from mae_plugin.engine.hooks.preemption import ignore_signals
 from mae_plugin.engine.hooks.run_lock import lock_early
 from mae_plugin.engine.loops.total_batch import fit_batch, keep_batch
 
 
 def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
     parser = Parser(description='Train a model.')
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
@@ -31,24 +32,26 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or, without one, from the latest in the work dir',
+        help='resume from this checkpoint; without CHECKPOINT, from the latest in the work dir',
     )
     parser.add_argument(
         '--pretrained',
         metavar='CHECKPOINT',
-        help="start from this encoder, in place of the config's",
+        help='start from this encoder instead of the one in the config',
     )
     parser.add_argument(
         '--batch-size',
         type=positive,
         metavar='IMAGES',
-        help="images a step and GPU; steps are added up until an update has the recipe's number of images",
+        help='images per step and GPU; gradients are accumulated up to the total batch size of the '
+        'recipe',
     )
     parser.add_argument(
         '--accumulate',
         type=positive,
         metavar='STEPS',
-        help="steps that make an update; without --batch-size, that follows from the recipe's images an update",
+        help='steps per update; without --batch-size, images per step follow from the total batch '
+        'size of the recipe',
     )
     parser.add_argument(
         '--no-validate', action='store_true', help='do not evaluate during training'
@@ -56,18 +59,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate with the batch size (on in our configs)',
+        help='scale the learning rate with the total batch size (on in the configs of mae_plugin)',
     )
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='start data-loader workers anew every epoch',
+        help='restart data-loader workers in every epoch',
     )
     add_common_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
+    """Trains the model."""
     args = parse_args()
     with SetupErrors() as setup:
         cfg = load_config(args)
@@ -80,8 +84,8 @@ def main() -> None:
         if args.auto_scale_lr:
             if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
                 raise ValueError(
-                    f'{args.config} says for no batch size its learning rate is meant '
-                    '(auto_scale_lr)'
+                    f'{args.config} has no auto_scale_lr.base_batch_size, the total batch size of '
+                    'its learning rate; add it to use --auto-scale-lr'
                 )
             cfg.auto_scale_lr.enable = True
         fit_batch(cfg, args.batch_size, args.accumulate)
@@ -103,7 +107,7 @@ def main() -> None:
 
         lock_early(cfg)
         setup.build_runner(cfg).train()
-    # A signal that comes while the process ends must not change its exit code.
+    # A signal during shutdown must not change the exit code.
     ignore_signals()
 
 

@@ -1,4 +1,4 @@
-"""What a person calls from Python."""
+"""Functions and classes for use from Python."""
 
 from ..analysis import (
     FeatureInferencer,

@@ -1,5 +1,4 @@
-"""Lets mmpretrain's ``get_model`` and ``inference_model`` take a config, a run's work dir or a
-run's checkpoint.
+"""Extends mmpretrain's ``get_model`` and ``inference_model`` to configs, work dirs and checkpoints.
 
 ``inference_model`` of a pre-training model reconstructs.
 """
@@ -34,15 +33,15 @@ from ..weights.stored_config import stored_config
 
 
 def model_at(path: str | Path) -> Model:
-    """Returns the entry of mmpretrain's hub for what lies on this machine.
+    """Returns a hub entry of mmpretrain for a local path.
 
     Args:
-        path: a config; a run's work dir, for its config and its newest checkpoint; or a checkpoint
-            of a run, which carries its config.
+        path: a config; the work dir of a run, for its config and its newest checkpoint; or the
+            checkpoint of a run, which contains its config.
 
     Raises:
-        FileNotFoundError: if there is nothing, or a work dir without a checkpoint.
-        ValueError: if the config cannot be read, or a checkpoint carries none.
+        FileNotFoundError: if the path does not exist, or is a work dir without a checkpoint.
+        ValueError: if the config cannot be read, or the checkpoint contains none.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -58,16 +57,19 @@ def model_at(path: str | Path) -> Model:
 
 
 def _of_run(folder: Path) -> tuple[Config, str]:
-    """The config and the newest checkpoint in a work dir that can be read."""
+    """Returns the config and the newest readable checkpoint in a work dir."""
     for weights in Places.of(folder).candidates():
         try:
             checkpoint = read_checkpoint(str(weights), 'cpu')
         except (ValueError, OSError) as error:
             print_log(f'{error}, so an older checkpoint is looked for.', 'current', logging.WARNING)
             continue
-        # Every start of a run writes its config there.
+        # Every start of a run writes its config into the work dir.
         configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime_ns)
-        config = read_config(configs[-1]) if configs else stored_config(checkpoint, str(weights))
+        if configs:
+            config = read_config(configs[-1])
+        else:
+            config = stored_config(checkpoint, str(weights))
         return config, str(weights)
     raise FileNotFoundError(
         f'the folder {folder} holds no checkpoint of a run; name a config or a checkpoint'
@@ -75,46 +77,39 @@ def _of_run(folder: Path) -> tuple[Config, str]:
 
 
 def _entry(name: str, config: Config, weights: str | None) -> Model:
+    """Returns a hub entry; raises ValueError if the config has no model."""
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'{name} configures no model')
-    # By its task inference_model chooses how to call a model.
+    # inference_model selects the inferencer by the task.
     classifies = issubclass(_kind(config), ImageClassifier)
     task = dict(Task='Image Classification', Dataset='', Metrics={})
     return Model(name=name, config=config, weights=weights, results=[task] if classifies else None)
 
 
 def _kind(config: Config) -> type:
-    """Returns the class of the model that a config configures; ``object`` if it is in no
-    registry.
-    """
+    """Returns the class of the model in a config; ``object`` if it is in no registry."""
     kind = config.model.get('type')
     kind = MODELS.module_dict.get(kind) if isinstance(kind, str) else kind
     return kind if isinstance(kind, type) else object
 
 
 def accept_paths() -> None:
-    """Extends ``ModelHub.get``, which knows names alone; every name keeps its meaning."""
+    """Extends ``ModelHub.get``, which accepts only names; all names keep their meaning."""
     by_name = ModelHub.get.__func__
     if getattr(by_name, 'accepts_paths', False):
         return
 
     def get(cls: type[ModelHub], model_name: str | os.PathLike | Config) -> Model:
-        """Get the model's metainfo by its name, or by the path of a config, a work dir or a
-        checkpoint.
-        """
+        """Returns the entry of a name, or of the path of a config, a work dir or a checkpoint."""
         if isinstance(model_name, Config):
-            return _entry(
-                str(model_name.filename or 'the config'), model_name, model_name.get('load_from')
-            )
+            config_name = str(model_name.filename or 'the config')
+            return _entry(config_name, model_name, model_name.get('load_from'))
         name = os.fspath(model_name)
         load_hub()
         if cls.has(name.lower()):
             return by_name(cls, name)
-        if (
-            os.path.exists(os.path.expanduser(name))
-            or '/' in name
-            or name.endswith(('.py', *WEIGHT_ENDINGS))
-        ):
+        is_path = '/' in name or name.endswith(('.py', *WEIGHT_ENDINGS))
+        if is_path or os.path.exists(os.path.expanduser(name)):
             return model_at(name)
         if (config := our_configs().get(name)) is not None:
             return model_at(config)
@@ -131,11 +126,10 @@ def accept_paths() -> None:
 
 
 def _extend_functions(by_text: Callable, by_task: Callable) -> None:
-    """Replaces mmpretrain's ``get_model``, which takes paths as text alone, and
-    ``inference_model``.
+    """Replaces mmpretrain's ``get_model`` and ``inference_model`` by versions that accept paths.
 
     Args:
-        by_text: mmpretrain's ``get_model``.
+        by_text: mmpretrain's ``get_model``, which accepts paths only as text.
         by_task: mmpretrain's ``inference_model``, which has no inferencer for pre-training.
     """
 
@@ -156,14 +150,17 @@ def _extend_functions(by_text: Callable, by_task: Callable) -> None:
         is_mae = isinstance(model, MAE) if isinstance(model, BaseModel) else _is_mae(model)
         return (reconstruct_image if is_mae else by_task)(model, *args, **kwargs)
 
-    # Other modules of mmpretrain's hold the functions under the same names.
+    # Other modules of mmpretrain have imported the functions under the same names.
+    replacements = ((by_text, get_model), (by_task, inference_model))
     for name, module in list(sys.modules.items()):
-        if name.split('.')[0] == 'mmpretrain':
-            for old, new in ((by_text, get_model), (by_task, inference_model)):
-                if vars(module).get(old.__name__) is old:
-                    setattr(module, old.__name__, new)
+        if name.split('.')[0] != 'mmpretrain':
+            continue
+        for old, new in replacements:
+            if vars(module).get(old.__name__) is old:
+                setattr(module, old.__name__, new)
 
 
 def _is_mae(model: str | Config) -> bool:
+    """Returns whether a config, or the one at a path, is of a pre-training model."""
     config = ModelHub.get(model).config
     return issubclass(_kind(config), MAE)

@@ -1,1 +1,1 @@
-"""Command lines."""
+"""The command line: arguments, configs with their overrides, console output and errors."""

@@ -1,10 +1,9 @@
-"""The arguments that the tools share, and the right ones for those that people type from habit."""
+"""Arguments that the tools share, with hints for options of other training scripts."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from typing import NoReturn
 
 import torch
@@ -12,8 +11,10 @@ from mmengine.config import DictAction
 
 from ..analysis.inferencer import check_device
 
-# What other training scripts call it, and how it is set here; of several, the first that fits the
-# tool.
+_IMAGE_SIZE = (
+    '--cfg-options model.backbone.img_size=PIXELS train_dataloader.dataset.pipeline.0.scale=PIXELS'
+)
+# Options of other training scripts, and their equivalent here.
 _ELSEWHERE = {
     'epochs': '--cfg-options train_cfg.max_epochs=N',
     'max-epochs': '--cfg-options train_cfg.max_epochs=N',
@@ -29,8 +30,8 @@ _ELSEWHERE = {
     'workers': '--cfg-options train_dataloader.num_workers=N',
     'num-workers': '--cfg-options train_dataloader.num_workers=N',
     'mask-ratio': '--cfg-options model.backbone.mask_ratio=SHARE',
-    'img-size': '--cfg-options model.backbone.img_size=PIXELS train_dataloader.dataset.pipeline.0.scale=PIXELS',
-    'input-size': '--cfg-options model.backbone.img_size=PIXELS train_dataloader.dataset.pipeline.0.scale=PIXELS',
+    'img-size': _IMAGE_SIZE,
+    'input-size': _IMAGE_SIZE,
     'num-classes': '--cfg-options model.head.num_classes=N',
     'nb-classes': '--cfg-options model.head.num_classes=N',
     'drop-path': '--cfg-options model.backbone.drop_path_rate=SHARE',
@@ -54,37 +55,36 @@ _ELSEWHERE = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose error for an unknown option names the right one."""
+    """Parser whose error for an unknown option names the correct one."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with usage, what is wrong, and what to type instead."""
+        """Ends the process with the usage, the error, and a hint for each unknown option."""
         hints = []
         if message.startswith('unrecognized arguments:'):
-            hints = [
-                hint
-                for word in message.split()
-                if word.startswith('--')
-                if (hint := self._right(word))
-            ]
-        super().error('; '.join([message, *dict.fromkeys(hints)]))
+            hints = [self._hint(word) for word in message.split() if word.startswith('--')]
+        # Without empty hints and duplicates, in order.
+        super().error('; '.join([message, *dict.fromkeys(filter(None, hints))]))
 
-    def _right(self, word: str) -> str:
-        """What to type in place of an unknown option; empty if nothing is near."""
-        name = re.sub('_', '-', word.lstrip('-').partition('=')[0]).lower()
+    def _hint(self, word: str) -> str:
+        """Returns a hint for an unknown option; empty if no known option is similar."""
+        name = word.lstrip('-').partition('=')[0].replace('_', '-').lower()
         options = [option for option in self._option_string_actions if option.startswith('--')]
         if f'--{name}' in options:
             return f'did you mean --{name}?'
-        elsewhere = _ELSEWHERE.get(name, '')
-        first = elsewhere.split(' ')[0]
-        if elsewhere and (
-            first in options or ('--cfg-options' in options and not first.startswith('--'))
-        ):
-            return f'instead of {word} give {elsewhere}'
+        equivalent = _ELSEWHERE.get(name, '')
+        first = equivalent.split(' ')[0]
+        # An equivalent that is not an option, such as a variable of the environment, is a hint for
+        # the tools with --cfg-options, which are those of training and testing.
+        is_for_training = '--cfg-options' in options and not first.startswith('--')
+        if equivalent and (first in options or is_for_training):
+            return f'instead of {word} give {equivalent}'
         near = difflib.get_close_matches(f'--{name}', options, n=1)
         return f'did you mean {near[0]}?' if near else ''
 
 
 class _Settings(DictAction):
+    """Collects settings of the form ``key=value``."""
+
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         for value in values:
             if '=' not in value:
@@ -95,7 +95,7 @@ class _Settings(DictAction):
 
 
 def positive(text: str) -> int:
-    """Reads a whole number of at least 1 from the command line."""
+    """Parses a whole number of at least 1."""
     number = int(text) if text.lstrip('-').isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f'{text} is no whole number of at least 1')
@@ -103,12 +103,12 @@ def positive(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """Reads a whole number of at least 0 from the command line."""
+    """Parses a whole number of at least 0."""
     return 0 if text == '0' else positive(text)
 
 
 def device(text: str) -> str:
-    """Reads the name of a device that this machine has from the command line."""
+    """Parses the name of a device that this machine has."""
     try:
         check_device(text)
     except ValueError as error:
@@ -117,7 +117,7 @@ def device(text: str) -> str:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing have in common."""
+    """Adds the arguments that training and testing share."""
     parser.add_argument(
         '--work-dir', help='folder for logs and results; ./work_dirs/<config name> if left out'
     )
@@ -133,12 +133,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=_Settings,
         metavar='KEY=VALUE',
-        help='settings to change in the config, such as train_cfg.max_epochs=100 or key="[a,b]" for a list',
+        help='settings to change in the config, such as train_cfg.max_epochs=100 or key="[a,b]" '
+        'for a list',
     )
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='unpickle whatever a checkpoint holds, which can run any code; only for files whose source you trust',
+        help='unpickle all contents of a checkpoint, which can run any code; only for files whose '
+        'source you trust',
     )
     parser.add_argument(
         '--launcher',
@@ -146,23 +148,23 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='job launcher',
     )
-    # torchrun's predecessor passes the rank as an argument instead of a variable.
+    # The predecessor of torchrun passes the rank as an argument instead of a variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments by which a tool is told a model and images."""
+    """Adds the arguments for a model and images."""
     parser.add_argument(
         'model',
         metavar='MODEL',
-        help="a model's name, the path of a config, a run's work dir, or a checkpoint of a run",
+        help='name of a model, path of a config, work dir of a run, or checkpoint of a run',
     )
     parser.add_argument(
         'files',
         nargs='+',
         metavar='[CHECKPOINT] IMAGES',
-        help="weights, a name's published ones or a run's newest if left out, None for none; then images, folders or "
-        "'*.jpg'",
+        help="weights: by default a name's published ones or a run's newest, None for none; then "
+        "images, folders or '*.jpg'",
     )
     parser.add_argument(
         '--device',
@@ -170,10 +172,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where to compute',
     )
-    parser.add_argument('--batch-size', type=positive, default=8, help='images at once')
-    parser.add_argument('--force', action='store_true', help='overwrite what is there')
+    parser.add_argument('--batch-size', type=positive, default=8, help='images in a batch')
+    parser.add_argument('--force', action='store_true', help='overwrite existing files')
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='unpickle whatever CHECKPOINT holds, which can run any code',
+        help='unpickle all contents of CHECKPOINT, which can run any code',
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from mae_plugin import apis
 from mae_plugin.analysis.features import save_features
-from mae_plugin.apis import launch
+from mae_plugin.cli import launch
 from mae_plugin.data import IndexedImages, LoadCenterCrop
 from mae_plugin.data import skipped_images as faults_module
 from mae_plugin.data.collate import CheckedCollate

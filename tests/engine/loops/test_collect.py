@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mae_plugin.apis.errors import SetupErrors
+from mae_plugin.cli.errors import SetupErrors
 from mae_plugin.engine import LenientLoggerHook
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop

@@ -1,4 +1,4 @@
-"""Errors as one sentence on standard error, with their traceback in the log file."""
+"""Errors as one sentence on standard error, with the traceback in the log file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..utils._compat.mmengine import load_source
 from ..weights.check_finite import check_finite_checkpoint
 from .console import build_quiet_runner, log_files
 
-# Errors that say by themselves what is wrong; of others the sentence names the kind.
+# Errors whose message is clear by itself; for others, the sentence names the type.
 _PLAIN = (ValueError, OSError, KeyError, RuntimeError, ImportError, AssertionError)
-# How mmengine's registries introduce the error of a class that they build.
+# Prefix that mmengine's registries add to the error of a class that they build.
 _BUILT_BY = re.compile(r'^(class `\w+` in \S+: )+')
-# Errors of the library name an argument; a tool names its flag that sets the argument.
+# The library's errors name an argument. In the tools, they name the flag that sets the argument.
 _FLAGS = {
     'force=True': '--force',
     'grid=(ROWS, COLUMNS)': '--src-grid ROWS COLUMNS',
@@ -35,23 +35,25 @@ _FLAGS = {
 
 
 def sentence_of(error: BaseException) -> str:
-    """Returns what an error says, as one sentence of at most 600 characters."""
+    """Returns the message of an error as one sentence of at most 600 characters."""
     if isinstance(error, URLError):
         return f'the weights could not be fetched ({error}); name a file on this machine instead'
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f'{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}'
     if text.startswith('Caught ') and 'Traceback' in text:
-        # What torch brings from a worker process ends in the error itself.
+        # The traceback that torch adds to the error of a worker ends with the error itself.
         text = re.sub(r'^[\w.]+: ', '', text.strip().splitlines()[-1])
     text = _BUILT_BY.sub('', ' '.join(text.split()))
     if not text:
         return type(error).__name__
-    return text[:600] if isinstance(error, _PLAIN) else f'{type(error).__name__}: {text}'[:600]
+    if not isinstance(error, _PLAIN):
+        text = f'{type(error).__name__}: {text}'
+    return text[:600]
 
 
 def with_flags(sentence: str) -> str:
-    """Returns an error's sentence with the tools' flags in place of the library's arguments."""
+    """Replaces the library's arguments in an error's sentence by the flags of the tools."""
     for argument, flag in _FLAGS.items():
         sentence = sentence.replace(argument, flag)
     return sentence
@@ -60,9 +62,9 @@ def with_flags(sentence: str) -> str:
 class SetupErrors(Hook):
     """Turns errors into one sentence on standard error and exit code 1.
 
-    Used as a context around building and running a Runner, and as a hook of that Runner. Once the
-    work has begun, the traceback goes to the log file, which the sentence names; a process without
-    a log file prints it. With ``MAE_TRACEBACK=1`` in the environment every error keeps its
+    It is a context around building and running a Runner, and a hook of that Runner. Once the run
+    has begun, the traceback goes to the log file, which the sentence names; a process without a log
+    file prints the traceback. With ``MAE_TRACEBACK=1`` in the environment, every error keeps its
     traceback.
     """
 
@@ -70,9 +72,7 @@ class SetupErrors(Hook):
     _runner: Runner | None = None
 
     def build_runner(self, cfg: Config) -> Runner:
-        """Builds the Runner of a config with this object among its hooks, and checks what will meet
-        in its steps.
-        """
+        """Builds the Runner of a config with this object among its hooks, and checks its parts."""
         runner = build_quiet_runner(cfg)
         runner.register_hook(self)
         self._runner = runner
@@ -80,29 +80,28 @@ class SetupErrors(Hook):
         return runner
 
     def before_run(self, runner: Runner) -> None:
-        """Lets the metrics of any config, ours or not, collect their results without the disk."""
+        """Collects the results of metrics without a shared disk, for any config."""
         collect_without_disk(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Says on what is trained and where the log lies; errors are those of the work from here
-        on.
-        """
+        """Logs a description of the run and its log file; later errors are errors of the run."""
         self._running = True
         if runner is not None:
             print_log(describe_run(runner), runner.logger)
-            self._say_log(runner)
+            self._log_files(runner)
 
     def before_test(self, runner: Runner) -> None:
-        """Says where the log lies; errors are those of the work from here on."""
+        """Logs the path of the log file; later errors are errors of the run."""
         self._running = True
         if runner is not None:
-            self._say_log(runner)
+            self._log_files(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuses weights that are not finite."""
+        """Raises ValueError if weights of a loaded checkpoint are not finite."""
         check_finite_checkpoint(checkpoint, load_source(runner) or 'the checkpoint')
 
-    def _say_log(self, runner: Runner) -> None:
+    def _log_files(self, runner: Runner) -> None:
+        """Logs the path of each log file."""
         for handler in log_files(runner.logger):
             print_log(
                 f'Environment, config and all messages are in {handler.baseFilename}', runner.logger
@@ -116,6 +115,7 @@ class SetupErrors(Hook):
             return
         files = log_files(self._runner.logger) if self._runner is not None else []
         if self._running and not files:
+            # Other ranks than the first write no log file.
             return
         record = logging.LogRecord(
             'mae_plugin', logging.ERROR, '', 0, 'error', (), (kind, error, trace)

@@ -1,6 +1,4 @@
-"""What the tools print: the lines that a reader needs; everything else goes into the log file
-alone.
-"""
+"""Console output of the tools: the relevant lines; the log file has all others too."""
 
 from __future__ import annotations
 
@@ -12,14 +10,16 @@ from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-# By their beginnings or ends: environment and config, which the log file has, and notices of
-# mmengine's own affairs.
+# Beginnings or ends of messages: environment and config, which are in the log file, and notices
+# about internals of mmengine.
 _NOISE = re.compile(
     r"""
-    ^\s*-+\s*System\ environment: | ^Config:\n | ^Hooks\ will\ be\ executed | ^paramwise_options\ -- |
+    ^\s*-+\s*System\ environment: | ^Config:\n | ^Hooks\ will\ be\ executed |
+    ^paramwise_options\ -- |
     ^LR\ is\ set\ based\ on\ batch\ size | ^Exp\ name: | ^"FileClient"\ will\ be\ deprecated |
     ^"HardDiskBackend"\ is\ the\ alias | ^`?save_param_scheduler`?\ is\ True\ but |
-    is\ skipped\ since\ its\ requires_grad=False\s*$ | ^Distributed\ training\ is\ not\ used,\ all\ SyncBatchNorm |
+    is\ skipped\ since\ its\ requires_grad=False\s*$ |
+    ^Distributed\ training\ is\ not\ used,\ all\ SyncBatchNorm |
     ^Failed\ to\ search\ registry | ^Loads\ checkpoint\ by\ | ^Layer-wise\ learning\ rate\ decay
     """,
     re.VERBOSE,
@@ -27,37 +27,39 @@ _NOISE = re.compile(
 
 
 class NoiseFilter(logging.Filter):
-    """Drops the notices of mmengine's that tell a reader nothing; errors always pass."""
+    """Drops notices of mmengine that carry no information for the reader; errors always pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Says whether a record is to be printed."""
+        """Returns whether a record is printed."""
         return record.levelno >= logging.ERROR or not _NOISE.search(record.getMessage())
 
 
 def quiet_console(logger: logging.Logger) -> None:
-    """Filters what a logger prints; what it writes to files stays whole."""
+    """Adds the filter to the console handlers of a logger; its log files stay complete."""
     for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(
-            handler, logging.FileHandler
-        ):
+        # A FileHandler is a StreamHandler too.
+        if isinstance(handler, logging.FileHandler):
+            continue
+        if isinstance(handler, logging.StreamHandler):
             handler.addFilter(NoiseFilter())
 
 
 class _Quiet:
-    """Filters the console from a Runner's first line on."""
+    """Filters the console from the first line of a Runner on."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Builds the logger, with a filtered console."""
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
 
 
 def build_quiet_runner(cfg: Config) -> Runner:
-    """Builds the Runner of a config, whose console gets no more than a reader needs."""
+    """Builds the Runner of a config, with a filtered console."""
     kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
     return type(kind.__name__, (_Quiet, kind), {}).from_cfg(cfg)
 
 
 def log_files(logger: logging.Logger) -> list[logging.FileHandler]:
-    """Returns the handlers by which a logger writes files."""
+    """Returns the handlers of a logger that write files."""
     return [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]

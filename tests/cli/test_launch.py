@@ -1,8 +1,8 @@
 """Errors before the work begins are a sentence; errors after it keep their traceback."""
 
 import pytest
-from mae_plugin.apis.errors import SetupErrors
-from mae_plugin.apis.launch import check_checkpoint, check_data, pretrained_weights
+from mae_plugin.cli.errors import SetupErrors
+from mae_plugin.cli.launch import check_checkpoint, check_data, pretrained_weights
 from mmengine.config import Config, ConfigDict
 
 

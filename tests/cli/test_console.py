@@ -2,7 +2,7 @@
 
 import logging
 
-from mae_plugin.apis.console import NoiseFilter
+from mae_plugin.cli.console import NoiseFilter
 
 from ..conftest import ROOT, run, scalars, write_jpegs
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mae_plugin.apis.errors import SetupErrors, sentence_of
+from mae_plugin.cli.errors import SetupErrors, sentence_of
 from torch.utils.data import DataLoader
 
 
