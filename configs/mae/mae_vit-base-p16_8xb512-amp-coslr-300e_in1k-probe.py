@@ -1,11 +1,10 @@
-"""The 300-epoch pre-training of ViT-B/16 with a probe of its features every 20 epochs, and the best
-checkpoint by it.
+"""MAE pre-training of ViT-B/16, 300 epochs, with a probe every 20 that selects the best checkpoint.
 
 tools/dist_train.sh configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py 8
-python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py    # on one GPU
+python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py    # one GPU
 
-ImageNet's validation images, classified by 100,000 of the training images; any other dataset with
-labels will do.
+The probe classifies ImageNet's validation images by 100,000 of the training images. Any other
+dataset with labels works too.
 """
 
 _base_ = 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'

@@ -3,7 +3,7 @@
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
     configs/mae/mae_vit-huge-p16_8xb512-amp-coslr-1600e_in1k.py --launcher pytorch
 
-The patch size is 14, in spite of the published name.
+The patch size is 14, despite the published name.
 Published top-1 (mmpretrain's model zoo): 86.9 % after fine-tuning, 87.3 % at 448 px.
 """
 

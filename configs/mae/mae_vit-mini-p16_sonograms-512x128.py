@@ -1,8 +1,8 @@
-"""A small MAE on rectangles: sonograms of 512 moments and 128 pitches, float32, which are not
-flipped.
+"""A small MAE on rectangles: sonograms of 512 times and 128 pitches, float32, without flips.
 
 python tools/make_examples.py sonograms data/sonograms    # or your own in FOLDER/train
-python tools/train.py configs/mae/mae_vit-mini-p16_sonograms-512x128.py --data-root data/sonograms
+python tools/train.py configs/mae/mae_vit-mini-p16_sonograms-512x128.py \
+    --data-root data/sonograms
 """
 
 _base_ = './_base_/pretrain_mini.py'
@@ -26,6 +26,6 @@ crop = dict(
     color_type='unchanged',
 )
 train_dataloader = dict(dataset=dict(pipeline=[crop, dict(type='PackInputs')]))
-centre = dict(type='LoadCenterCrop', scale=(512, 128), crop_ratio=1, color_type='unchanged')
-test_dataloader = dict(dataset=dict(pipeline=[centre, dict(type='PackInputs')]))
-del crop, centre
+center = dict(type='LoadCenterCrop', scale=(512, 128), crop_ratio=1, color_type='unchanged')
+test_dataloader = dict(dataset=dict(pipeline=[center, dict(type='PackInputs')]))
+del crop, center

@@ -1,10 +1,10 @@
-"""A small MAE that learns to fill in 64-px images within minutes on two CPU cores; `make demo` runs
-it.
+"""A small MAE that reconstructs 64-px images after minutes on two CPU cores, run by `make demo`.
 
-python tools/train.py configs/mae/mae_vit-mini-p8_demo-64px.py --data-root FOLDER    # images in FOLDER/train
+python tools/train.py configs/mae/mae_vit-mini-p8_demo-64px.py --data-root FOLDER
 
-Raw-pixel targets, so that reconstructions can be looked at and measured as they are. The learning
-rate follows the clock, not the step: a faster machine gets further in the same time.
+FOLDER/train holds the images. The targets are raw pixels, so that reconstructions can be viewed and
+measured directly. The learning rate depends on the elapsed time, not the step: a faster machine
+takes more steps in the same time.
 """
 
 _base_ = ['_base_/mae_vit-base-p16.py', '_base_/pretrain_in1k.py']
@@ -23,8 +23,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
-    # Without end, as mmengine's iteration loop sleeps two seconds whenever a sampler comes to its
-    # end.
+    # Infinite, because mmengine's iteration loop sleeps for two seconds at the end of a sampler.
     sampler=dict(type='InfiniteSampler'),
     dataset=dict(
         pipeline=[

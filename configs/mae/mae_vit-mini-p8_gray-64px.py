@@ -1,6 +1,6 @@
 """A small MAE on images of one channel.
 
-python tools/make_examples.py gray data/gray    # or FOLDER/train with images of any kind, which become gray
+python tools/make_examples.py gray data/gray    # or any images in FOLDER/train
 python tools/train.py configs/mae/mae_vit-mini-p8_gray-64px.py --data-root data/gray
 """
 
@@ -18,6 +18,6 @@ model = dict(
 )
 crop = dict(type='LoadRandomCrop', scale=64, crop_ratio_range=(0.5, 1.0), color_type='grayscale')
 train_dataloader = dict(dataset=dict(pipeline=[crop, dict(type='PackInputs')]))
-centre = dict(type='LoadCenterCrop', scale=64, crop_ratio=1, color_type='grayscale')
-test_dataloader = dict(dataset=dict(pipeline=[centre, dict(type='PackInputs')]))
-del crop, centre
+center = dict(type='LoadCenterCrop', scale=64, crop_ratio=1, color_type='grayscale')
+test_dataloader = dict(dataset=dict(pipeline=[center, dict(type='PackInputs')]))
+del crop, center

@@ -1,4 +1,4 @@
-"""What every recipe shares; where nothing stands here, mmengine's own defaults hold."""
+"""Settings shared by all recipes. Everything else keeps the defaults of mmengine."""
 
 custom_imports = dict(imports=['mae_plugin'])
 default_scope = 'mmpretrain'
@@ -13,12 +13,12 @@ default_hooks = dict(
     data=dict(type='DataFitHook'),
     guard=dict(type='NaNGuardHook', patience=50),
     preemption=dict(type='PreemptionHook'),
-    # As by default; mmpretrain's own tools look these two and the log level up.
+    # These two and the log level are defaults, which mmpretrain's own tools read from the config.
     param_scheduler=dict(type='ParamSchedulerHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
 log_level = 'INFO'
 train_cfg = dict(type='ResumableEpochLoop')
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-# Masks and crops differ from process to process.
+# Masks and crops differ between ranks.
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,11 +1,12 @@
-"""The official fine-tuning recipe (paper, table 9, and the authors' code), with ViT-B/16's numbers.
+"""The official fine-tuning recipe (paper, table 9, and the authors' code).
 
-Larger models change architecture, epochs, learning rate, layer decay and drop path.
+The values are those of ViT-B/16. Larger models change architecture, epochs, learning rate, layer
+decay and drop path.
 """
 
 _base_ = './imagenet_cls.py'
 
-# Pipelines hand on BGR images until the preprocessor turns them round, so fill values are BGR too.
+# Images are BGR until the preprocessor converts them to RGB, so fill values are BGR too.
 bgr_mean = _base_.data_preprocessor.mean[::-1]
 crop, pack = _base_.train_dataloader.dataset.pipeline
 augment = dict(
@@ -28,8 +29,7 @@ erase = dict(
 )
 train_dataloader = dict(dataset=dict(pipeline=[crop, augment, erase, pack]))
 
-# Mean-pooled patch tokens, a LayerNorm after the pooling in place of the one before it, and a
-# linear classifier.
+# Patch tokens are mean-pooled. A LayerNorm after the pooling replaces the one before it.
 model = dict(
     type='ImageClassifier',
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
@@ -40,8 +40,7 @@ model = dict(
         final_norm=False,
         out_type='avg_featmap',
         drop_path_rate=0.1,
-        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names
-        # yours.
+        # Configs of published models set the checkpoint. Others need --pretrained PATH.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(
@@ -53,8 +52,7 @@ model = dict(
     ),
 )
 
-# lr is given for 1024 images a step; the floor of 1e-6 is a share of it, so that layer decay scales
-# it too.
+# lr is for a total batch size of 1024. The final 1e-6 is a ratio of lr, scaled by layer decay too.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
     optimizer=dict(
@@ -73,6 +71,5 @@ param_scheduler = dict(
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 train_cfg = dict(max_epochs=100, val_interval=1)
 
-# Names that only serve the lines above: left in the config, they would look like settings and
-# change nothing.
+# Remaining names would appear in the config as settings without effect.
 del bgr_mean, crop, augment, erase, pack

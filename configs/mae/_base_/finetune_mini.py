@@ -1,4 +1,4 @@
-"""Fine-tuning of the small encoder of the examples, with labels by folder."""
+"""Fine-tuning of the small encoder of the examples. Folders are the classes."""
 
 _base_ = './imagenet_data.py'
 
@@ -11,7 +11,7 @@ model = dict(
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         final_norm=False,
         out_type='avg_featmap',
-        # No checkpoint is right for every start: --pretrained PATH names yours.
+        # Set by --pretrained PATH.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(

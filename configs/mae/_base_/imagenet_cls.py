@@ -1,6 +1,4 @@
-"""ImageNet's 1,000 classes for fine-tuning and probing: images, evaluation, and the plain training
-pipeline.
-"""
+"""ImageNet with 1,000 classes for fine-tuning and probing: data, evaluation, basic augmentation."""
 
 _base_ = './imagenet_data.py'
 

@@ -1,6 +1,4 @@
-"""What every way of reading ImageNet shares: loaders, and the evaluation pipeline (resize 256, crop
-224).
-"""
+"""Data loaders and evaluation pipeline (resize 256, crop 224) of all ImageNet recipes."""
 
 _base_ = './default_runtime.py'
 

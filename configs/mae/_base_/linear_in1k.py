@@ -1,6 +1,7 @@
-"""The official linear probe (paper, table 10, and the authors' code), with ViT-B/16's numbers.
+"""The official linear probe (paper, table 10, and the authors' code), with the values of ViT-B/16.
 
-A frozen encoder; BatchNorm without affine parameters and a linear classifier on its class token.
+The encoder is frozen. BatchNorm without affine parameters and a linear classifier follow its class
+token.
 """
 
 _base_ = './imagenet_cls.py'
@@ -14,8 +15,7 @@ model = dict(
         patch_size=16,
         frozen_stages=12,
         out_type='cls_token',
-        # No checkpoint is right for every start: the models name theirs, --pretrained PATH names
-        # yours.
+        # Configs of published models set the checkpoint. Others need --pretrained PATH.
         init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=''),
     ),
     head=dict(
@@ -28,7 +28,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=2048)
 
-# LARS adapts the rate of the weight alone; the bias, a 1-D parameter, is exempt.
+# LARS adapts the learning rate of the weight only. The bias, a 1-D parameter, is exempt.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
     optimizer=dict(type='LARS', lr=0.1 * 16384 / 256, momentum=0.9, weight_decay=0.0),
@@ -38,6 +38,6 @@ param_scheduler = dict(type='WarmupCosineLR', warmup=10, convert_to_iter_based=T
 auto_scale_lr = dict(enable=True, base_batch_size=16384)
 train_cfg = dict(max_epochs=90, val_interval=1)
 
-# As in the authors' code, each GPU normalises by its own part of the batch; what evaluation uses is
-# the average of all.
+# As in the authors' code, each GPU normalizes its own part of the batch. Evaluation uses the
+# average statistics.
 custom_hooks = [dict(type='SyncBuffersHook')]

@@ -1,4 +1,4 @@
-"""MAE with ViT-B/16; the larger models change the architecture and the patch size alone."""
+"""MAE with ViT-B/16. Larger models change only the architecture and the patch size."""
 
 model = dict(
     type='MAE',

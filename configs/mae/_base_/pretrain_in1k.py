@@ -1,6 +1,6 @@
-"""The official pre-training recipe (paper, table 8, and the authors' code) on unlabelled images.
+"""The official pre-training recipe (paper, table 8, and the authors' code) on unlabeled images.
 
-Any folder tree of images, or tar files, in ``<data_root>/train`` will do; labels are not looked at.
+Reads any folder tree of images, or tar files, in ``<data_root>/train``. Labels are ignored.
 """
 
 _base_ = './imagenet_data.py'
@@ -17,12 +17,12 @@ train_dataloader = dict(
     ),
 )
 
-# For extracting features and reconstructing; pre-training itself has nothing to evaluate.
+# Used to extract features and to reconstruct. Pre-training itself has no evaluation.
 test_dataloader = dict(dataset=dict(type='IndexedImages', data_prefix='val'))
 test_evaluator = []
 test_cfg = dict()
 
-# lr 1.5e-4 for 256 images a step, weight decay on all that is neither 1-D nor a bias.
+# lr 1.5e-4 per 256 images of the total batch size. 1-D parameters and biases have no weight decay.
 optim_wrapper = dict(
     type='AutoAmpOptimWrapper',
     optimizer=dict(
@@ -34,6 +34,6 @@ optim_wrapper = dict(
 param_scheduler = dict(type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
 auto_scale_lr = dict(enable=True, base_batch_size=4096)
 
-# A few test images (training images, if there are none) under fixed masks, in the work dir's
-# vis_data/vis_image.
+# Draws a few test images (training images, if there are none) under fixed masks, into
+# vis_data/vis_image of the work dir.
 default_hooks = dict(reconstruction=dict(type='ReconstructionHook', interval=20))

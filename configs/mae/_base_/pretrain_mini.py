@@ -1,7 +1,6 @@
-"""A small MAE for the examples of unusual images: epochs of minutes on two CPU cores, any number of
-bands.
+"""A small MAE for the examples of unusual images, with epochs of minutes on two CPU cores.
 
-Raw-pixel targets, so that reconstructions can be looked at as they are.
+The targets are raw pixels, so that reconstructions are images without further processing.
 """
 
 _base_ = ['./mae_vit-base-p16.py', './pretrain_in1k.py']

@@ -3,17 +3,17 @@
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
     configs/mae/benchmarks/vit-base-p16_mae-400e-pre_8xb128-coslr-100e_in1k.py --launcher pytorch
 
-Starts from the released weights; --pretrained PATH starts from yours. Published result: 83.3 %
-top-1.
+Starts from the released weights, or from --pretrained PATH. Published result: 83.3 % top-1.
 """
 
 _base_ = 'vit-base-p16_8xb128-coslr-100e_in1k.py'
 
-# mae_vit-base-p16_8xb512-amp-coslr-400e_in1k
+# Weights of mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.
 model = dict(
     backbone=dict(
         init_cfg=dict(
-            checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mae/mae_vit-base-p16_8xb512-fp16-coslr-400e_in1k/'
+            checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mae/'
+            'mae_vit-base-p16_8xb512-fp16-coslr-400e_in1k/'
             'mae_vit-base-p16_8xb512-coslr-400e-fp16_in1k_20220825-bc79e40b.pth'
         )
     )

@@ -2,7 +2,7 @@
 
 python -m torch.distributed.run --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d \
     --rdzv-endpoint HOST:PORT tools/train.py \
-    configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --launcher pytorch
+    configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --launcher pytorch \
     --pretrained PATH
 
 No official recipe exists for this size.
@@ -12,7 +12,8 @@ Published top-1 (mmpretrain's model zoo), by length of pre-training:
 
 _base_ = './vit-huge-p14_8xb128-coslr-50e_in1k.py'
 
-# As at 224 px with the rate for 256 images a step; the authors crop nothing away above 224 px.
+# As at 224 px, with the learning rate for a total batch size of 256. As in the authors' code, the
+# evaluation above 224 px does not crop.
 train_pipeline = _base_.train_dataloader.dataset.pipeline
 test_pipeline = _base_.val_dataloader.dataset.pipeline
 train_pipeline[0].update(scale=448)

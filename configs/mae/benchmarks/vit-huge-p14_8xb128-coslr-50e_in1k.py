@@ -1,8 +1,8 @@
 """Fine-tuning of ViT-H/14 on ImageNet-1k, 50 epochs.
 
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
-    configs/mae/benchmarks/vit-huge-p14_8xb128-coslr-50e_in1k.py --launcher pytorch --pretrained
-    PATH
+    configs/mae/benchmarks/vit-huge-p14_8xb128-coslr-50e_in1k.py --launcher pytorch \
+    --pretrained PATH
 
 Published top-1 (mmpretrain's model zoo), by length of pre-training:
 86.9 % (1600 epochs).

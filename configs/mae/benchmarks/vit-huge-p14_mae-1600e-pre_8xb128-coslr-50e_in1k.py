@@ -3,17 +3,17 @@
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
     configs/mae/benchmarks/vit-huge-p14_mae-1600e-pre_8xb128-coslr-50e_in1k.py --launcher pytorch
 
-Starts from the released weights; --pretrained PATH starts from yours. Published result: 86.9 %
-top-1.
+Starts from the released weights, or from --pretrained PATH. Published result: 86.9 % top-1.
 """
 
 _base_ = 'vit-huge-p14_8xb128-coslr-50e_in1k.py'
 
-# mae_vit-huge-p16_8xb512-amp-coslr-1600e_in1k
+# Weights of mae_vit-huge-p16_8xb512-amp-coslr-1600e_in1k.
 model = dict(
     backbone=dict(
         init_cfg=dict(
-            checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mae/mae_vit-huge-p16_8xb512-fp16-coslr-1600e_in1k/'
+            checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mae/'
+            'mae_vit-huge-p16_8xb512-fp16-coslr-1600e_in1k/'
             'mae_vit-huge-p16_8xb512-fp16-coslr-1600e_in1k_20220916-ff848775.pth'
         )
     )

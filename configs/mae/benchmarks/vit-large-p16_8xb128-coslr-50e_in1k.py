@@ -1,8 +1,8 @@
 """Fine-tuning of ViT-L/16 on ImageNet-1k, 50 epochs.
 
 python -m torch.distributed.run --nproc-per-node 8 tools/train.py \
-    configs/mae/benchmarks/vit-large-p16_8xb128-coslr-50e_in1k.py --launcher pytorch --pretrained
-    PATH
+    configs/mae/benchmarks/vit-large-p16_8xb128-coslr-50e_in1k.py --launcher pytorch \
+    --pretrained PATH
 
 Published top-1 (mmpretrain's model zoo), by length of pre-training:
 85.2 % (400 epochs), 85.4 % (800), 85.7 % (1600).

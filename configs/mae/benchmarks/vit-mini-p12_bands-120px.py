@@ -1,4 +1,4 @@
-"""Fine-tunes the small encoder of 13 bands on classes that are folders.
+"""Fine-tunes the small encoder for 13 bands. Folders are the classes.
 
 python tools/train.py configs/mae/benchmarks/vit-mini-p12_bands-120px.py --data-root data/bands \
     --pretrained work_dirs/mae_vit-mini-p12_bands-120px/epoch_20.pth
@@ -28,7 +28,7 @@ train_dataloader = dict(
         ]
     )
 )
-centre = dict(type='LoadCenterCrop', scale=120, crop_ratio=1, color_type='unchanged', nodata=0)
-test_dataloader = dict(dataset=dict(pipeline=[centre, dict(type='PackInputs')]))
+center = dict(type='LoadCenterCrop', scale=120, crop_ratio=1, color_type='unchanged', nodata=0)
+test_dataloader = dict(dataset=dict(pipeline=[center, dict(type='PackInputs')]))
 val_dataloader = test_dataloader
-del centre
+del center

@@ -1,7 +1,7 @@
-"""Fine-tunes the small encoder of rectangles on classes that are folders.
+"""Fine-tunes the small encoder for rectangles. Folders are the classes.
 
-python tools/train.py configs/mae/benchmarks/vit-mini-p16_sonograms-512x128.py --data-root
-data/sonograms \
+python tools/train.py configs/mae/benchmarks/vit-mini-p16_sonograms-512x128.py \
+    --data-root data/sonograms \
     --pretrained work_dirs/mae_vit-mini-p16_sonograms-512x128/epoch_20.pth
 """
 
@@ -24,7 +24,7 @@ train_dataloader = dict(
         ]
     )
 )
-centre = dict(type='LoadCenterCrop', scale=(512, 128), crop_ratio=1, color_type='unchanged')
-test_dataloader = dict(dataset=dict(pipeline=[centre, dict(type='PackInputs')]))
+center = dict(type='LoadCenterCrop', scale=(512, 128), crop_ratio=1, color_type='unchanged')
+test_dataloader = dict(dataset=dict(pipeline=[center, dict(type='PackInputs')]))
 val_dataloader = test_dataloader
-del centre
+del center

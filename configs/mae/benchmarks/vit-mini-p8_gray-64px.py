@@ -1,4 +1,4 @@
-"""Fine-tunes the small encoder of one channel on classes that are folders.
+"""Fine-tunes the small encoder for one channel. Folders are the classes.
 
 python tools/train.py configs/mae/benchmarks/vit-mini-p8_gray-64px.py --data-root data/gray \
     --pretrained work_dirs/mae_vit-mini-p8_gray-64px/epoch_20.pth
@@ -21,7 +21,7 @@ train_dataloader = dict(
         ]
     )
 )
-centre = dict(type='LoadCenterCrop', scale=64, crop_ratio=1, color_type='grayscale')
-test_dataloader = dict(dataset=dict(pipeline=[centre, dict(type='PackInputs')]))
+center = dict(type='LoadCenterCrop', scale=64, crop_ratio=1, color_type='grayscale')
+test_dataloader = dict(dataset=dict(pipeline=[center, dict(type='PackInputs')]))
 val_dataloader = test_dataloader
-del centre
+del center

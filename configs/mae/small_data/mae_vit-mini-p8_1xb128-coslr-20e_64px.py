@@ -1,8 +1,7 @@
-"""Pre-trains a tiny ViT at 64 px on some ten thousand images, in under ten minutes on two CPU
-cores.
+"""Pre-trains a tiny ViT at 64 px on ten thousand images, in under ten minutes on two CPU cores.
 
-python tools/train.py configs/mae/small_data/mae_vit-mini-p8_1xb128-coslr-20e_64px.py --data-root
-FOLDER
+python tools/train.py configs/mae/small_data/mae_vit-mini-p8_1xb128-coslr-20e_64px.py \
+    --data-root FOLDER
 
 FOLDER/train and FOLDER/val hold class folders, or tar files of them. Results: docs/results.md
 """
@@ -18,9 +17,9 @@ model = dict(
 crop, pack = _base_.train_dataloader.dataset.pipeline
 crop.scale = 64
 train_dataloader = dict(batch_size=128, num_workers=1, dataset=dict(pipeline=[crop, pack]))
-centre, pack = _base_.test_dataloader.dataset.pipeline
-centre.scale = 64
-test_dataloader = dict(num_workers=1, dataset=dict(pipeline=[centre, pack]))
+center, pack = _base_.test_dataloader.dataset.pipeline
+center.scale = 64
+test_dataloader = dict(num_workers=1, dataset=dict(pipeline=[center, pack]))
 val_dataloader = test_dataloader
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = dict(warmup=2)
@@ -29,4 +28,4 @@ train_cfg = dict(max_epochs=20, val_interval=10)
 default_hooks = dict(
     reconstruction=dict(interval=5), checkpoint=dict(interval=5, max_keep_ckpts=-1)
 )
-del crop, centre, pack
+del crop, center, pack

@@ -1,11 +1,10 @@
-"""Pre-trains ViT-S/8 at 112 px on some ten thousand images, on one GPU, and probes its features on
-the way.
+"""Pre-trains ViT-S/8 at 112 px on ten thousand images, on one GPU, with probes of its features.
 
-python tools/train.py configs/mae/small_data/mae_vit-small-p8_1xb512-coslr-800e_112px.py --data-root
-FOLDER
+python tools/train.py configs/mae/small_data/mae_vit-small-p8_1xb512-coslr-800e_112px.py \
+    --data-root FOLDER
 
-FOLDER/train and FOLDER/val hold class folders, or tar files of them. Not run yet for want of a GPU:
-docs/results.md
+FOLDER/train and FOLDER/val hold class folders, or tar files of them. Not run yet, for lack of a
+GPU: docs/results.md
 """
 
 _base_ = ['../_base_/mae_vit-base-p16.py', '../_base_/pretrain_in1k.py']
@@ -28,13 +27,12 @@ train_dataloader = dict(
         ]
     )
 )
-# Images of the set's own size are taken whole.
+# The images are 112 px, so they are not cropped.
 pipeline = [dict(type='LoadCenterCrop', scale=112, crop_ratio=1), dict(type='PackInputs')]
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 train_cfg = dict(max_epochs=800, val_interval=50)
 
-# Nearest neighbours and a linear classifier on frozen features, with the training images as the
-# bank.
+# Nearest neighbors and a linear classifier on frozen features, with the training images as bank.
 val_dataloader = dict(
     batch_size=256,
     num_workers=8,

@@ -1,12 +1,12 @@
 """Fine-tunes ViT-S/8 at 112 px on class folders, on one GPU.
 
-python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-coslr-100e_112px.py --data-root
-FOLDER \
+python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-coslr-100e_112px.py \
+    --data-root FOLDER \
     --pretrained work_dirs/mae_vit-small-p8_1xb512-coslr-800e_112px/epoch_800.pth
 
-FOLDER is that of the pre-training. For another number of classes than 10 add
+FOLDER is the folder of pre-training. For another number of classes than 10 add
     --cfg-options model.head.num_classes=N data_preprocessor.num_classes=N
-Not run yet for want of a GPU: docs/results.md
+Not run yet, for lack of a GPU: docs/results.md
 """
 
 _base_ = '../_base_/finetune_in1k.py'
@@ -28,7 +28,7 @@ pipeline[0].scale = 112
 train_dataloader = dict(
     batch_size=256, dataset=dict(**images, data_prefix='train', pipeline=pipeline)
 )
-# Images of the set's own size are taken whole.
+# The images are 112 px, so they are not cropped.
 pipeline = [dict(type='LoadCenterCrop', scale=112, crop_ratio=1), dict(type='PackInputs')]
 test_dataloader = dict(batch_size=256, dataset=dict(**images, data_prefix='val', pipeline=pipeline))
 val_dataloader = test_dataloader

@@ -1,16 +1,15 @@
-"""Trains ViT-S/8 at 112 px on class folders from random weights: what fine-tuning is to be compared
-with.
+"""Trains ViT-S/8 at 112 px from random weights on class folders, the baseline of fine-tuning.
 
-python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-scratch-300e_112px.py --data-root
-FOLDER
+python tools/train.py configs/mae/small_data/vit-small-p8_1xb256-scratch-300e_112px.py \
+    --data-root FOLDER
 
-The same data and augmentation as in fine-tuning. Not run yet for want of a GPU: docs/results.md
+Data and augmentation are those of fine-tuning. Not run yet, for lack of a GPU: docs/results.md
 """
 
 _base_ = './vit-small-p8_1xb256-coslr-100e_112px.py'
 
 model = dict(backbone=dict(init_cfg=None))
-# All layers learn alike, and with a longer warm-up.
+# All layers have the same learning rate, and the warm-up is longer.
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = dict(warmup=20)
 train_cfg = dict(max_epochs=300)
