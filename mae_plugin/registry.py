@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, Registry
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import (
     DATASETS,
@@ -28,7 +28,7 @@ def register_all() -> None:
     """
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
-    added = {
+    added: dict[Registry, list[type]] = {
         DATASETS: [data.IndexedImages],
         HOOKS: [
             engine.CompileHook,

@@ -94,7 +94,9 @@ class FeatureInferencer(ImageInferencer):
             The model's inputs as images, (H, W, 3) uint8, and the colors of their patches,
             (h, w, 3) uint8.
         """
-        pictures, tokens, grids = [], [], []
+        pictures: list[np.ndarray] = []
+        tokens: list[torch.Tensor] = []
+        grids: list[tuple[int, int]] = []
         patch_size = self.pipeline.smallest
         for batch in self.preprocess(images, batch_size):
             tokens += map(torch.from_numpy, self.forward(batch, 'tokens'))  # (L, D) each

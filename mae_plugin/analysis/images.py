@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -90,8 +91,8 @@ class ImageReader:
         self.channel_order = channel_order
         pipeline = (config or {}).get('test_dataloader', {}).get('dataset', {}).get('pipeline')
         if pipeline is None:
-            size = to_pair(getattr(backbone, 'img_size', None) or getattr(embed, 'img_size', 224))
-            pipeline = [LoadCenterCrop(size, crop_ratio=1), PackInputs()]
+            size: Any = getattr(backbone, 'img_size', None) or getattr(embed, 'img_size', 224)
+            pipeline = [LoadCenterCrop(to_pair(size), crop_ratio=1), PackInputs()]
             if self.channels != 3:
                 color = 'grayscale' if self.channels == 1 else 'unchanged'
                 pipeline.insert(0, LoadImageFromFile(color_type=color))
@@ -202,5 +203,7 @@ def is_single(images: object) -> bool:
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     """Returns one image, a list of images, or the images in a folder, as a list."""
     if is_single(images):
-        return [images]
-    return find_images(images) if isinstance(images, (str, Path)) else list(images)
+        return [cast(ImageLike, images)]
+    if isinstance(images, (str, Path)):
+        return [*find_images(images)]
+    return list(cast(Iterable[ImageLike], images))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from math import ceil
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -18,7 +19,7 @@ from ..weights.check_finite import check_finite_model
 from .images import ImageLike, ImageReader, as_list
 
 
-def path_as_text(value: object) -> object:
+def path_as_text(value: object) -> Any:
     """Returns a ``pathlib.Path`` as text, as mmpretrain requires, and other values unchanged."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -124,6 +125,6 @@ class ImageInferencer(BaseInferencer):
 
     def postprocess(
         self, preds: list, visualization: None, return_datasamples: bool = False
-    ) -> list:
+    ) -> Any:
         """Returns the results as they are."""
         return preds

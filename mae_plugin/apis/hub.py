@@ -120,7 +120,7 @@ def accept_paths() -> None:
             'mmpretrain.list_models() has all names'
         )
 
-    get.accepts_paths = True
+    get.accepts_paths = True  # type: ignore[attr-defined]  # marks the replacement
     ModelHub.get = classmethod(get)
     _extend_functions(mmpretrain_apis.get_model, mmpretrain_apis.inference_model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -44,7 +45,7 @@ def quiet_console(logger: logging.Logger) -> None:
             handler.addFilter(NoiseFilter())
 
 
-class _Quiet:
+class _Quiet(Runner):
     """Filters the console from the first line of a Runner on."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
@@ -57,7 +58,8 @@ class _Quiet:
 def build_quiet_runner(cfg: Config) -> Runner:
     """Builds the Runner of a config, with a filtered console."""
     kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
-    return type(kind.__name__, (_Quiet, kind), {}).from_cfg(cfg)
+    quiet: Any = type(kind.__name__, (_Quiet, kind), {})
+    return quiet.from_cfg(cfg)
 
 
 def log_files(logger: logging.Logger) -> list[logging.FileHandler]:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 from mmengine.config import Config
@@ -110,7 +111,7 @@ class SetupErrors(Hook):
     def __enter__(self) -> SetupErrors:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception) or os.environ.get('MAE_TRACEBACK'):
             return
         files = log_files(self._runner.logger) if self._runner is not None else []
@@ -118,7 +119,7 @@ class SetupErrors(Hook):
             # Other ranks than the first write no log file.
             return
         record = logging.LogRecord(
-            'mae_plugin', logging.ERROR, '', 0, 'error', (), (kind, error, trace)
+            'mae_plugin', logging.ERROR, '', 0, 'error', (), (type(error), error, trace)
         )
         for handler in files:
             handler.handle(record)

@@ -171,7 +171,9 @@ def replace_pretrained(cfg: Config, path: str) -> None:
     Raises:
         ValueError: if the model has no ``init_cfg`` with a checkpoint.
     """
-    settings = {setting: path for setting, _ in pretrained_weights(cfg.model)}
+    settings: dict[str, str | None] = {
+        setting: path for setting, _ in pretrained_weights(cfg.model)
+    }
     if not settings:
         raise ValueError(
             'the config starts from no pre-trained weights; --cfg-options load_from=PATH loads a '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -76,6 +77,9 @@ class IndexedImages(BaseDataset):
         if not lazy_init:
             self.full_init()
 
+    data_list: ImageList | list[dict]
+    """The images; a list of dicts if a subclass overrides ``load_data_list``."""
+
     def load_data_list(self) -> ImageList:
         """Opens the index, which is made first if necessary, and numbers the labels."""
         if not self.img_prefix:
@@ -94,7 +98,8 @@ class IndexedImages(BaseDataset):
         if len(images) == 0:
             raise no_image(source, self.extensions, left_out)
         left_out.warn(source)
-        labels, label_errors = index.notes.get('labels'), index.notes.get('label_errors')
+        labels = index.notes.get('labels') or []
+        label_errors = index.notes.get('label_errors') or []
         if self.ann_file:
             self._annotate(images, read_annotations(self.ann_file, self.with_label))
         elif self.with_label and (labels or label_errors):
@@ -172,7 +177,7 @@ class IndexedImages(BaseDataset):
         # later object with such an id would be replaced by a copy of another one.
         return super()._copy_without_annotation({} if memo is None else memo)
 
-    def _annotate(self, images: ImageList, pairs: list[tuple[str, str | None]]) -> None:
+    def _annotate(self, images: ImageList, pairs: list[tuple[str, Any]]) -> None:
         """Selects the images of an ``ann_file`` and sets their labels."""
         images.places = np.array(find_annotated(images, [name for name, _ in pairs], self.ann_file))
         if not self.with_label:

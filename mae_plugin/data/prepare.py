@@ -169,7 +169,7 @@ def _plan_shards(source: Contents, per_shard: int, target: Path, parts: Path) ->
     pairs = zip(source.images, jpeg_names(names), strict=True)
     members = [Member(*image, jpeg) for image, jpeg in pairs]
     empty = sorted(set(source.folders) - set(class_folders(names, ())))
-    shards = []
+    shards: list[Shard] = []
     for start in range(0, len(members), per_shard):
         number = f'{len(shards):05d}'
         shard = Shard(

@@ -207,5 +207,7 @@ def _reduce(member: Member, data: bytes, plan: Plan) -> tuple[str, bytes]:
     shorter = min(image.size)
     if plan.size is None or shorter <= plan.size:
         return member.name, data
-    size = [max(plan.size, round(side * plan.size / shorter)) for side in image.size]
-    return member.jpeg, simplejpeg.encode_jpeg(resize(pixels, size), plan.quality, 'RGB', '420')
+    height, width = (max(plan.size, round(side * plan.size / shorter)) for side in image.size)
+    return member.jpeg, simplejpeg.encode_jpeg(
+        resize(pixels, (height, width)), plan.quality, 'RGB', '420'
+    )

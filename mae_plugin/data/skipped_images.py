@@ -105,19 +105,19 @@ class SkippedImages:
         if _counting:
             self._skipped[self._slot()] += 1
         skipped, requested = self.skipped, self.requested
-        path, reason = printable(path), printable(reason)
+        path, cause = printable(path), printable(reason)
         is_tested = _counting and requested >= self.at_least
         if is_tested and exceeds_share(skipped, requested, self.max_share):
             raise RuntimeError(
                 f'{skipped} of {requested} images could not be read, more than the '
-                f'{self.max_share:.1%} that max_skipped allows; the last one: {path} ({reason})'
+                f'{self.max_share:.1%} that max_skipped allows; the last one: {path} ({cause})'
             )
         encoded = path.encode()
         mark, place = zlib.crc32(encoded) + 1, zlib.adler32(encoded) % self._REMEMBERED
         if self._logged[place] != mark:
             self._logged[place] = mark
             print_log(
-                f'Skipped {path}: {reason}. Another image takes its place ({skipped} skipped of '
+                f'Skipped {path}: {cause}. Another image takes its place ({skipped} skipped of '
                 f'{requested}).',
                 logger='current',
                 level=logging.WARNING,

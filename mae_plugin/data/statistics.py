@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .decoding.bands import has_no_data
@@ -69,7 +70,9 @@ def channel_statistics(
         num_workers=num_workers,
         generator=generator,
     )
-    count, mean, squares = 0, None, None
+    count = 0
+    mean: Tensor | None = None
+    squares: Tensor | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for number, own, own_squares in track(loader, 'Reading images', total=len(order)):
@@ -83,6 +86,6 @@ def channel_statistics(
                 mean = mean + difference * number / count
                 between = difference.square() * number * (count - number) / count
                 squares = squares + own_squares + between
-    if not count:
+    if mean is None or squares is None or not count:
         raise ValueError('there are no pixels with data')
     return ChannelStatistics(mean.tolist(), (squares / count).sqrt().tolist(), len(order), count)

@@ -31,7 +31,8 @@ def process_pool(
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context('fork')
-    with ProcessPoolExecutor(workers, context, begin_worker, (initializer, *arguments)) as pool:
+    begin: Callable[..., None] = begin_worker
+    with ProcessPoolExecutor(workers, context, begin, (initializer, *arguments)) as pool:
         try:
             yield pool
         except BaseException as error:

@@ -44,9 +44,8 @@ def read_bands(data: bytes, page: Page = None) -> np.ndarray:
     elif data.startswith(PNG) and data[24:25] == b'\x10' and not page:
         pixels = _read_deep_png(data)
     else:
-        pixels = read_deep_heif(data, page) if is_heif(data) else None
-        if pixels is None:
-            pixels = _with_palette_colors(open_image(data, page))
+        deep = read_deep_heif(data, page) if is_heif(data) else None
+        pixels = _with_palette_colors(open_image(data, page)) if deep is None else deep
     if pixels.dtype.kind == 'c':
         raise ValueError(
             f'its pixels are {pixels.dtype}; store real and imaginary part, or the amplitude, as '

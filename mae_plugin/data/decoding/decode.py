@@ -10,7 +10,7 @@ from PIL import Image
 
 from .bands import check_single, read_bands
 from .image_formats import TIFF, open_image
-from .jpeg_header import plain_jpeg, read_jpeg_header
+from .jpeg_header import JpegHeader, plain_jpeg, read_jpeg_header
 from .orientation import is_transposed, upright
 from .plausible import check_jpeg
 from .tiff import Page, read_tiff_colors
@@ -63,11 +63,13 @@ class EncodedImage:
         if header is not None:
             check_jpeg(data, header)
         # Forms that libjpeg-turbo does not convert to RGB, such as CMYK, are decoded by Pillow.
-        self._jpeg = header if header is not None and header.is_turbo else None
-        if self._jpeg is None:
+        self._jpeg: JpegHeader | None = None
+        if header is None or not header.is_turbo:
             self._decoded = 1, self._with_pillow()
-            self.size = self._decoded[1].shape[:2]
+            height, width = self._decoded[1].shape[:2]
+            self.size = height, width
             return
+        self._jpeg = header
         check_single(page)
         self.size = header.height, header.width
         if is_transposed(header.orientation):
@@ -84,35 +86,37 @@ class EncodedImage:
         Raises:
             ValueError: if the file is damaged or ends early.
         """
-        if self._jpeg is not None and (self._decoded is None or self._decoded[0] != reduction):
-            self._decoded = reduction, self._decode_jpeg(reduction)
+        is_other = self._decoded is None or self._decoded[0] != reduction
+        if self._jpeg is not None and is_other:
+            self._decoded = reduction, self._decode_jpeg(self._jpeg, reduction)
+        assert self._decoded is not None
         return self._decoded[1]
 
-    def _decode_jpeg(self, reduction: int) -> np.ndarray:
+    def _decode_jpeg(self, header: JpegHeader, reduction: int) -> np.ndarray:
         """Decodes a JPEG, turned by its orientation; files with harmless warnings pass."""
         try:
-            pixels = self._decode_turbo(self.data, reduction)
+            pixels = self._decode_turbo(self.data, header, reduction)
         except ValueError as error:
             # simplejpeg raises the first warning of libjpeg, and some warnings do not concern the
             # pixels. The second attempt leaves out the segments that cause such warnings.
             _check_complete(error)
             try:
-                pixels = self._decode_turbo(plain_jpeg(self.data), reduction)
+                pixels = self._decode_turbo(plain_jpeg(self.data), header, reduction)
             except ValueError as error:
                 _check_complete(error)
                 # Pillow ignores warnings and rejects truncated files.
                 return self._with_pillow()
-        return np.ascontiguousarray(upright(pixels, self._jpeg.orientation))
+        return np.ascontiguousarray(upright(pixels, header.orientation))
 
-    def _decode_turbo(self, data: bytes, reduction: int) -> np.ndarray:
+    def _decode_turbo(self, data: bytes, header: JpegHeader, reduction: int) -> np.ndarray:
         """Decodes a JPEG with libjpeg-turbo, before rotation."""
-        stored = 'gray' if len(self._jpeg.sampling) == 1 else 'rgb'
+        stored = 'gray' if len(header.sampling) == 1 else 'rgb'
         colors = dict(color=self._channel_order, grayscale='gray', unchanged=stored)
         # libjpeg takes the smallest of its sizes that is not below these; 0 is the full size.
         height = width = 0
         if reduction > 1:
-            height = -(-self._jpeg.height // reduction)
-            width = -(-self._jpeg.width // reduction)
+            height = -(-header.height // reduction)
+            width = -(-header.width // reduction)
         return simplejpeg.decode_jpeg(
             data, colors[self._color_type], min_height=height, min_width=width
         )

@@ -35,7 +35,7 @@ def enable_heif() -> None:
         pillow_heif.register_heif_opener()
 
 
-def read_deep_heif(data: bytes, page: int | None = None) -> np.ndarray | None:
+def read_deep_heif(data: bytes, page: int | str | None = None) -> np.ndarray | None:
     """Decodes an image of more than 8 bits to (H, W, C) uint16, scaled to 16 bits.
 
     Returns:

@@ -87,7 +87,8 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     Returns:
         The header, or None if the segments end early or libjpeg would not accept them.
     """
-    frame, exif, xmp = None, b'', b''
+    frame: tuple[int, int, int, int, tuple[int, ...]] | None = None
+    exif = xmp = b''
     for marker, start, end in _segments(data):
         if marker == _APP1:
             if data.startswith(_EXIF, start):
@@ -176,7 +177,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         place = end
 
 
-def _frame(marker: int, content: bytes) -> tuple | None:
+def _frame(marker: int, content: bytes) -> tuple[int, int, int, int, tuple[int, ...]] | None:
     """Returns process, precision, height, width and sampling of a frame header."""
     if len(content) < 6 or len(content) < 6 + 3 * content[5] or not content[5]:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import ImageFile
 
 from .jpeg_header import MAX_SCANS, JpegHeader, count_scans, read_jpeg_header
 from .limits import check_size
@@ -110,7 +110,7 @@ def _check_webp(data: bytes) -> None:
     _check_length(height, width, least, data)
 
 
-def check_opened(data: bytes, image: Image.Image) -> None:
+def check_opened(data: bytes, image: ImageFile.ImageFile) -> None:
     """Checks size and length of a file whose header Pillow has read.
 
     Raises:
@@ -127,11 +127,11 @@ def check_opened(data: bytes, image: Image.Image) -> None:
     if height * width <= _FREE_PIXELS:
         return
     bits = 1 if image.mode in _ONE_BIT_MODES else 8
-    least = height * width * bits // 8 // _EXPANSION.get(_coder(image), _ANY_EXPANSION)
+    least = height * width * bits // 8 // _EXPANSION.get(_coder(image) or '', _ANY_EXPANSION)
     _check_length(height, width, least, data)
 
 
-def _coder(image: Image.Image) -> str | None:
+def _coder(image: ImageFile.ImageFile) -> str | None:
     """Returns Pillow's name of the decoder of an opened image, or in TIFF of the compression."""
     # Plugins that decode by themselves pass raw pixels to Pillow.
     if not image.tile or image.format in ('AVIF', 'HEIF', 'WEBP'):

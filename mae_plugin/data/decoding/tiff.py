@@ -88,7 +88,7 @@ def read_tiff(data: bytes, page: Page = None) -> np.ndarray:
         return _all_bands(images, data)
 
 
-def read_tiff_colors(data: bytes, page: int | None = None) -> Image.Image:
+def read_tiff_colors(data: bytes, page: Page = None) -> Image.Image:
     """Decodes a page to a Pillow image of mode ``'L'`` or ``'RGB'``, turned by its orientation.
 
     Args:

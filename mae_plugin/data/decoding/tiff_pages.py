@@ -54,7 +54,7 @@ _COMPRESSIONS = {
 }
 
 
-def find_page(file: TiffFile, page: int | None) -> TiffPage:
+def find_page(file: TiffFile, page: int | str | None) -> TiffPage:
     """Returns the page of a number, or the first page for None.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 
 from ...utils.printable import printable
 from .image_list import ImageList
@@ -23,7 +24,7 @@ def read_annotations(path: str, with_label: bool) -> list[tuple[str, str | None]
     with open(path, 'rb') as file:
         content = file.read()
     if path.endswith('.json'):
-        pairs = _pairs_of_json(path, content)
+        pairs: Sequence[tuple[str, object]] = _pairs_of_json(path, content)
     else:
         pairs = _pairs_of_lines(path, content, with_label)
     if not pairs:
@@ -33,7 +34,7 @@ def read_annotations(path: str, with_label: bool) -> list[tuple[str, str | None]
     return [(name, checked_label(label, f'the image {name!r} in {path}')) for name, label in pairs]
 
 
-def _pairs_of_json(path: str, content: bytes) -> list[tuple[str, object]]:
+def _pairs_of_json(path: str, content: bytes) -> Sequence[tuple[str, object]]:
     """Returns paths and labels in a JSON object, duplicates included."""
     form = f'{path} is no JSON file of the form {{"path": label}}: '
     try:
@@ -91,7 +92,7 @@ def find_annotated(images: ImageList, names: list[str], path: str) -> list[int]:
             f'{several[0]} in {path} is in several tar files of {images.source}; write '
             f'TAR_FILE/{several[0]}'
         )
-    return [places[name] for name in names]
+    return [place for name in names if (place := places[name]) is not None]
 
 
 def _places_by_path(images: ImageList) -> dict[str, int | None]:

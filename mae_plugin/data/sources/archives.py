@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .entries import (
     ARCHIVES,
@@ -30,7 +30,7 @@ class ArchiveScan(NamedTuple):
         left_out: all other members that could hold images.
     """
 
-    images: list[tuple[str, object, str | None]]
+    images: list[tuple[str, Any, str | None]]
     folders: set[str]
     label_errors: list[str]
     left_out: LeftOut
@@ -48,7 +48,7 @@ class ArchiveMembers:
         left_out: members that are left out.
     """
 
-    def __init__(self, extensions: tuple[str, ...], read: Callable[[object], bytes]) -> None:
+    def __init__(self, extensions: tuple[str, ...], read: Callable[[Any], bytes]) -> None:
         self.left_out = LeftOut()
         self.number = 0
         self._extensions, self._read = extensions, read

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...utils.atomic_files import staged_file
 from .entries import ARCHIVES, LABELS, LeftOut, class_folders, refuse_mixture
@@ -22,7 +22,11 @@ from .tars import scan_tar
 from .zips import read_zip, scan_zip
 
 # Decompressors by the first two bytes of a file.
-_COMPRESSED = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
+_COMPRESSED: dict[bytes, Callable[[str], Any]] = {
+    b'\x1f\x8b': gzip.open,
+    b'BZ': bz2.open,
+    b'\xfd7': lzma.open,
+}
 
 
 class Contents(NamedTuple):
@@ -35,9 +39,9 @@ class Contents(NamedTuple):
         left_out: other entries that could hold images.
     """
 
-    images: list[tuple[str, object, str | None]]
+    images: Sequence[tuple[str, Any, str | None]]
     folders: Sequence[str]
-    read: Callable[[object], bytes]
+    read: Callable[[Any], bytes]
     left_out: LeftOut
 
 

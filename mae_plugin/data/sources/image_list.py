@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,10 +49,11 @@ class ImageList(Sequence):
         digest = hashlib.blake2b(digest_size=16)
         for array in (self.arrays['text'], self.arrays['ends'], self.places):
             if array is not None:
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def __getitem__(self, index: int | slice) -> dict | ImageList:
+    # Returns either kind by the type of the index.
+    def __getitem__(self, index: int | slice) -> Any:
         """Returns the dict of an image, or the list of a slice.
 
         Returns:
@@ -63,7 +65,7 @@ class ImageList(Sequence):
             return self._view(places[index])
         place = self._place(index)
         name = self.names[place]
-        info = dict(img_path=os.path.join(self.source, name))
+        info: dict[str, Any] = dict(img_path=os.path.join(self.source, name))
         if self.shards:
             path = self.shards[self.arrays['shard'][place]]
             info['img_path'] = os.path.join(path, name)

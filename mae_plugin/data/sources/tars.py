@@ -39,7 +39,7 @@ def scan_tar(path: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> Archi
 
 def _scan(file: tarfile.TarFile, extensions: tuple[str, ...]) -> ArchiveScan:
     """Scans an open tar file."""
-    descriptor = file.fileobj.fileno()
+    descriptor = file.fileobj.fileno()  # type: ignore[attr-defined]  # the file is on disk
     length = os.fstat(descriptor).st_size
     members = ArchiveMembers(extensions, lambda place: os.pread(descriptor, place[1], place[0]))
     for member in _members(file, length, members):
@@ -70,7 +70,7 @@ def _members(
     try:
         while (member := file.next()) is not None:
             # tarfile would keep every member in memory.
-            file.members = []
+            file.members = []  # type: ignore[attr-defined]  # typeshed omits the attribute
             if file.offset <= member.offset:
                 raise ValueError('a size below 0')
             yield member
@@ -79,7 +79,7 @@ def _members(
         broken = f' ({error})'
     if early := _early_end(file, length, broken):
         where = f'at byte {file.offset} of {length}, after {members.number} files'
-        example = f'{os.path.basename(file.name)}: {early} {where}'
+        example = f'{os.path.basename(str(file.name))}: {early} {where}'
         members.left_out.add(EARLY_END, example)
 
 
