@@ -21,7 +21,8 @@ def import_openmmlab() -> None:
         message = 'Fail to import ``MultiScaleDeformableAttention``'
         warnings.filterwarnings('ignore', message=message)
         try:
-            importlib.import_module('mmpretrain')
+            for package in _PACKAGES:
+                importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name not in _PACKAGES:
                 raise
