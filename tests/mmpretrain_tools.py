@@ -1,6 +1,6 @@
 """Runs mmpretrain's own tools on the shipped configs, one after the other in one process.
 
-python -m tests.mmpretrain_tools FOLDER writes what became of each into FOLDER/results.json.
+python -m tests.mmpretrain_tools FOLDER writes the result of each tool into FOLDER/results.json.
 """
 
 import contextlib
@@ -47,26 +47,89 @@ WRAPPED = [
 
 COMMANDS = {
     'train': ['train.py', FINETUNE, '--work-dir', 'work/finetune', *OPTIONS, *EPOCHS],
-    'test': ['test.py', FINETUNE, CHECKPOINT, '--out', 'work/predictions.pkl', '--show-dir', 'shown', *OPTIONS],
+    'test': [
+        'test.py',
+        FINETUNE,
+        CHECKPOINT,
+        '--out',
+        'work/predictions.pkl',
+        '--show-dir',
+        'shown',
+        *OPTIONS,
+    ],
     'test --tta': ['test.py', FINETUNE, CHECKPOINT, '--tta', *WRAPPED],
-    'kfold': ['kfold-cross-valid.py', FINETUNE, '--num-splits', '2', '--work-dir', 'work/kfold', *OPTIONS, *EPOCHS],
+    'kfold': [
+        'kfold-cross-valid.py',
+        FINETUNE,
+        '--num-splits',
+        '2',
+        '--work-dir',
+        'work/kfold',
+        *OPTIONS,
+        *EPOCHS,
+    ],
     'publish': ['model_converters/publish_model.py', CHECKPOINT, 'work/published.pth'],
     'schedule': ['visualization/vis_scheduler.py', PRETRAIN, *SCHEDULE, 'work/pretrain.png'],
     'schedule of fine-tuning': [
-        'visualization/vis_scheduler.py', FINETUNE, *SCHEDULE, 'work/finetune.png',
-        '--cfg-options', 'optim_wrapper.constructor=MergedOptimWrapperConstructor',
+        'visualization/vis_scheduler.py',
+        FINETUNE,
+        *SCHEDULE,
+        'work/finetune.png',
+        '--cfg-options',
+        'optim_wrapper.constructor=MergedOptimWrapperConstructor',
     ],
-    't-SNE': ['visualization/vis_tsne.py', FINETUNE, '--checkpoint', CHECKPOINT, '--perplexity', '3', *OPTIONS],
-    'browse': ['visualization/browse_dataset.py', FINETUNE, '-o', 'browsed', '--not-show', '-m', 'original', *OPTIONS],
-    'verify': ['misc/verify_dataset.py', 'verify.py', '--out-path', 'work/broken.log', *OPTIONS[:2]],
+    't-SNE': [
+        'visualization/vis_tsne.py',
+        FINETUNE,
+        '--checkpoint',
+        CHECKPOINT,
+        '--perplexity',
+        '3',
+        *OPTIONS,
+    ],
+    'browse': [
+        'visualization/browse_dataset.py',
+        FINETUNE,
+        '-o',
+        'browsed',
+        '--not-show',
+        '-m',
+        'original',
+        *OPTIONS,
+    ],
+    'verify': [
+        'misc/verify_dataset.py',
+        'verify.py',
+        '--out-path',
+        'work/broken.log',
+        *OPTIONS[:2],
+    ],
     'print': ['misc/print_config.py', FINETUNE],
     'flops': ['analysis_tools/get_flops.py', FINETUNE, '--shape', '64'],
-    'confusion': ['analysis_tools/confusion_matrix.py', FINETUNE, CHECKPOINT, '--out', 'work/matrix.pkl', *OPTIONS],
-    'results': [
-        'analysis_tools/analyze_results.py', FINETUNE, 'work/predictions.pkl', '--out-dir', 'analyzed', *OPTIONS,
+    'confusion': [
+        'analysis_tools/confusion_matrix.py',
+        FINETUNE,
+        CHECKPOINT,
+        '--out',
+        'work/matrix.pkl',
+        *OPTIONS,
     ],
-    'metric': ['analysis_tools/eval_metric.py', 'work/predictions.pkl', '--metric', 'type=Accuracy', 'topk=1'],
-}  # fmt: skip
+    'results': [
+        'analysis_tools/analyze_results.py',
+        FINETUNE,
+        'work/predictions.pkl',
+        '--out-dir',
+        'analyzed',
+        *OPTIONS,
+    ],
+    'metric': [
+        'analysis_tools/eval_metric.py',
+        'work/predictions.pkl',
+        '--metric',
+        'type=Accuracy',
+        'topk=1',
+    ],
+}
 
 
 def write_images() -> None:
@@ -82,7 +145,7 @@ def write_images() -> None:
 
 
 def call(tool: str, *arguments: str) -> dict:
-    """Runs a tool as a script; gives its output and the last line of its error."""
+    """Runs a tool as a script; returns its output and the last line of its error."""
     output, error = io.StringIO(), ''
     sys.argv = [str(TOOLS / tool), *arguments]
     try:

@@ -1,6 +1,4 @@
-"""mmpretrain's interface on the plugin's models: by name, on a picture, with weights of one's
-own.
-"""
+"""mmpretrain's functions on the plugin's models: by name, on an image, with given weights."""
 
 import numpy as np
 import pytest
@@ -16,9 +14,7 @@ CLASSIFIERS = [name for name in PARAMETERS if not name.startswith('mae_')]
 
 
 def small(name: str) -> dict:
-    """Changes that make a model of any name small; its pipeline, head and registration stay what
-    they are.
-    """
+    """Returns changes that make a model small and keep its pipeline, head and registration."""
     if name.startswith('mae_'):
         return dict(backbone=dict(arch='deit-tiny'), neck=dict(decoder_depth=1))
     changes = dict(backbone=dict(arch='deit-tiny', init_cfg=None), head=dict(in_channels=192))

@@ -1,6 +1,4 @@
-"""The examples of unusual images, each pre-trained, reconstructed, resumed and fine-tuned in a few
-steps.
-"""
+"""The examples of unusual images: pre-training, reconstruction, resuming and fine-tuning."""
 
 import runpy
 import sys
@@ -23,7 +21,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def tool(monkeypatch):
-    """Runs a tool of ours in this process."""
+    """Runs one of the tools in this process."""
 
     def run(name: str, *arguments: object) -> None:
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])

@@ -1,6 +1,4 @@
-"""The notebook's cells, run one after the other as Jupyter would, with a tiny model in place of a
-published one.
-"""
+"""The notebook's cells in order, with a tiny model in place of a published one."""
 
 import json
 
@@ -14,9 +12,7 @@ from .conftest import PRETRAIN, ROOT, tiny_config
 
 
 def test_notebook(tmp_path, monkeypatch):
-    """Jupyter itself is on neither stack: a cell is what stands in it, executed in one
-    namespace.
-    """
+    """Jupyter is not installed: the source of each cell is executed in one namespace."""
     notebook = json.loads((ROOT / 'demo' / 'mae_visualize.ipynb').read_text())
     cells = [''.join(cell['source']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
     assert not any(cell.get('outputs') for cell in notebook['cells'])

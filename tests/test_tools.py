@@ -1,6 +1,4 @@
-"""The tools as people run them, on generated JPEGs: training, resuming, fine-tuning, evaluating,
-wrong arguments.
-"""
+"""The tools on generated JPEGs: training, resuming, fine-tuning, evaluation, wrong arguments."""
 
 import json
 import pickle
@@ -50,7 +48,7 @@ def pretrained(tmp_path_factory) -> Path:
 def test_pretraining(pretrained):
     records = scalars(pretrained / 'run')
     assert [record['step'] for record in records] == list(range(1, 9))
-    # 4 images a step, so 1.5e-4 * 4 / 256; step t of 40 epochs of warm-up at 4 steps an epoch.
+    # 4 images per step, so 1.5e-4 * 4 / 256; step t of 40 epochs of warm-up at 4 steps per epoch.
     for t, record in enumerate(records):
         assert record['lr'] == pytest.approx(1.5e-4 * 4 / 256 * t / 160, rel=1e-6)
         assert 0.1 < record['loss'] < 3
@@ -61,7 +59,7 @@ def test_pretraining(pretrained):
 
 
 def test_resume(pretrained, tmp_path):
-    """Goes on at the third epoch with weights, optimiser, schedule and history of the second."""
+    """Continues at the third epoch with weights, optimizer, schedule and history of the second."""
     work_dir = tmp_path / 'run'
     shutil.copytree(pretrained / 'run', work_dir)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
@@ -107,9 +105,7 @@ def finetuned(pretrained, imagenet) -> Path:
 
 
 def test_finetuning(pretrained, finetuned):
-    """Starts from the pre-trained encoder: after two steps at nearly no rate its weights are still
-    those.
-    """
+    """Starts from the pre-trained encoder, whose weights hardly change in two steps."""
     before = torch.load(pretrained / 'run' / 'epoch_2.pth', weights_only=True)['state_dict']
     after = torch.load(finetuned / 'epoch_1.pth', weights_only=True)['state_dict']
     for name in ('layers.0.attn.qkv.weight', 'patch_embed.projection.weight', 'pos_embed'):
@@ -148,7 +144,7 @@ def test_evaluation(finetuned, imagenet, tmp_path):
 
 
 def test_evaluation_of_a_pretraining_checkpoint(pretrained, imagenet, tmp_path):
-    """An untrained head was evaluated, with success."""
+    """An untrained head was evaluated without an error."""
     arguments = [
         FINETUNE,
         pretrained / 'run' / 'epoch_2.pth',
@@ -166,9 +162,7 @@ def test_evaluation_of_a_pretraining_checkpoint(pretrained, imagenet, tmp_path):
 
 
 def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
-    """The word None in the checkpoint's place; nothing is fetched, whatever weights fine-tuning
-    would start from.
-    """
+    """``None`` as checkpoint: the initial weights of fine-tuning are not downloaded."""
     out = tmp_path / 'predictions.pkl'
     arguments = [
         '--work-dir',
@@ -189,7 +183,7 @@ def test_evaluation_without_a_checkpoint(imagenet, tmp_path):
 
 
 def test_linear_probe(pretrained, imagenet, tmp_path):
-    """An epoch of LARS on the frozen encoder: the classifier moves, the encoder does not."""
+    """An epoch of LARS on the frozen encoder changes the classifier and not the encoder."""
     checkpoint = pretrained / 'run' / 'epoch_2.pth'
     options = [
         *SMALL_FINETUNE,
@@ -200,7 +194,7 @@ def test_linear_probe(pretrained, imagenet, tmp_path):
     arguments = ['--work-dir', tmp_path, '--data-root', imagenet, '--pretrained', checkpoint]
     run('tools/train.py', LINEAR, *arguments, '--cfg-options', *options)
     records = scalars(tmp_path)
-    # 0.1 * 8 / 256 at the second step of 10 epochs of warm-up at 2 steps an epoch.
+    # 0.1 * 8 / 256 at the second step of 10 epochs of warm-up at 2 steps per epoch.
     assert records[1]['lr'] == pytest.approx(0.1 * 8 / 256 / 20, rel=1e-6)
     before = torch.load(checkpoint, weights_only=True)['state_dict']
     after = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
@@ -211,9 +205,7 @@ def test_linear_probe(pretrained, imagenet, tmp_path):
 
 
 def test_commands_as_published(pretrained, imagenet, tmp_path):
-    """With data/imagenet in the working directory no folder is named; meta/val.txt lists val/,
-    train/ has folders.
-    """
+    """With data/imagenet in the working directory; meta/val.txt lists val/, train/ has folders."""
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(ROOT / name)
     data = tmp_path / 'data' / 'imagenet'
@@ -221,8 +213,8 @@ def test_commands_as_published(pretrained, imagenet, tmp_path):
     (data / 'meta').mkdir()
     (data / 'meta' / 'val.txt').write_text(''.join(f'{i:03d}.jpg {i * 100}\n' for i in range(8)))
     (data / 'train').symlink_to(imagenet / 'train')
-    said = run('tools/test.py', FINETUNE, 'None', cwd=tmp_path).stdout
-    assert 'accuracy/top1' in said
+    printed = run('tools/test.py', FINETUNE, 'None', cwd=tmp_path).stdout
+    assert 'accuracy/top1' in printed
     indices = 'train_dataloader.dataset.indices=8'
     options = [*SMALL_PRETRAIN, indices, 'train_cfg.max_epochs=1', 'train_dataloader.num_workers=2']
     run('tools/train.py', PRETRAIN, '--cfg-options', *options, cwd=tmp_path)
@@ -261,8 +253,8 @@ def test_base_models_take_a_step(imagenet, tmp_path, recipe):
         *options,
     )
     (record,) = scalars(tmp_path)
-    # Per-patch-normalised pixels have unit variance, so an untrained decoder errs by one and a
-    # little; a classifier that knows nothing errs by the logarithm of the number of classes.
+    # Normalized targets have unit variance, so the loss of an untrained decoder is slightly above
+    # 1. The loss of an untrained classifier is the logarithm of the number of classes.
     expected = dict(pretrain=(1, 3), finetune=(6.8, 7.1), linear=(5, 9))[recipe]
     assert expected[0] < record['loss'] < expected[1]
     if recipe != 'pretrain':
@@ -271,14 +263,14 @@ def test_base_models_take_a_step(imagenet, tmp_path, recipe):
 
 
 def error_of(capfd, *arguments: object) -> str:
-    """What a tool says on standard error when it ends with an error, run within this process."""
+    """Runs a tool in this process; returns the last line of its error."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
         patch.chdir(ROOT)
         runpy.run_path(sys.argv[0], run_name='__main__')
     assert ended.value.code not in (0, None)
-    said = ended.value.code if isinstance(ended.value.code, str) else capfd.readouterr().err
-    return said.strip().splitlines()[-1]
+    message = ended.value.code if isinstance(ended.value.code, str) else capfd.readouterr().err
+    return message.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +420,7 @@ def test_demo(tmp_path):
 @pytest.mark.slow
 @pytest.mark.openmmlab_only
 def test_demo_on_photographs(tmp_path):
-    """The demo as it is: the trained model beats both fills that learn nothing, by decibels."""
+    """The unchanged demo: the trained model is better than both fills, by decibels."""
     run('tools/demo.py', '--out', tmp_path)
     (results,) = tmp_path.iterdir()
     scores = json.loads((results / 'results.json').read_text())['psnr_db']

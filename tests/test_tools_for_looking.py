@@ -1,6 +1,4 @@
-"""The tools that draw and extract, as people call them: a checkpoint, none, folders, patterns,
-wrong arguments.
-"""
+"""The tools that draw and extract: a checkpoint, none, folders, patterns, wrong arguments."""
 
 import json
 import runpy
@@ -22,7 +20,7 @@ NAME = 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    """A tiny model's config.py and weights.pth, four JPEGs in images/, a run's log in run/."""
+    """A tiny model's config.py and weights.pth, four JPEGs in images/, and a run's log in run/."""
     root = tmp_path_factory.mktemp('look')
     config = Config.fromfile(ROOT / PRETRAIN)
     config.model = dict(tiny_config(), data_preprocessor=config.model.data_preprocessor)
@@ -43,7 +41,7 @@ def root(tmp_path_factory):
 
 
 def call(capfd, *arguments: object) -> str:
-    """What a tool prints, run within this process."""
+    """Returns the output of a tool, run in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
         runpy.run_path(sys.argv[0], run_name='__main__')
@@ -51,18 +49,18 @@ def call(capfd, *arguments: object) -> str:
 
 
 def test_reconstruct(root, tmp_path, capfd):
-    """One figure of four images; losses as from Python; two pages; another ratio in every
-    column.
-    """
+    """One figure of four images; losses as from Python; two pages; several ratios as columns."""
     model = [root / 'config.py', root / 'weights.pth']
-    said = call(capfd, 'tools/reconstruct.py', *model, root / 'images', '--out', tmp_path / 'new')
-    assert str(tmp_path / 'new' / 'reconstruction.png') in said
+    printed = call(
+        capfd, 'tools/reconstruct.py', *model, root / 'images', '--out', tmp_path / 'new'
+    )
+    assert str(tmp_path / 'new' / 'reconstruction.png') in printed
     files = sorted((root / 'images').rglob('*.jpg'))
     results = reconstruct_image(
         str(root / 'config.py'), files, str(root / 'weights.pth'), batch_size=8
     )
     for result in results:
-        assert f'{result.loss:.4f}' in said
+        assert f'{result.loss:.4f}' in printed
     with Image.open(tmp_path / 'new' / 'reconstruction.png') as image:
         assert image.width == pytest.approx(image.height, rel=0.1)
     ratios = [
@@ -80,14 +78,14 @@ def test_reconstruct(root, tmp_path, capfd):
         5,
         '--use-ground-truth-stats',
     ]
-    said = call(
+    printed = call(
         capfd, 'tools/reconstruct.py', *model, f'{root}/images/**/*.jpg', '--out', tmp_path, *ratios
     )
     assert sorted(path.name for path in tmp_path.glob('*.pdf')) == [
         'reconstruction_001.pdf',
         'reconstruction_002.pdf',
     ]
-    assert said.count('50%') == said.count('75%') == len(files)
+    assert printed.count('50%') == printed.count('75%') == len(files)
 
 
 def test_extract_features(root, tmp_path, capfd):
@@ -99,7 +97,7 @@ def test_extract_features(root, tmp_path, capfd):
         '--pool',
         'cls',
     ]
-    said = call(
+    printed = call(
         capfd,
         'tools/extract_features.py',
         *arguments,
@@ -108,7 +106,7 @@ def test_extract_features(root, tmp_path, capfd):
         '--pca',
         tmp_path / 'pca.png',
     )
-    assert '32 features of 5 images' in said
+    assert '32 features of 5 images' in printed
     with np.load(tmp_path / 'f.npz') as stored:
         assert stored['features'].shape == (5, 32)
         assert stored['files'][-1] == str(root / 'images' / '001.jpg')
@@ -134,7 +132,7 @@ def test_plot_log(root, tmp_path, capfd):
         (['reconstruct', 'no-model', 'None', '{root}/images', '--out', '{new}'], 'no-model'),
         (
             ['reconstruct', '{root}/config.py', '{root}/images', '--out', '{new}'],
-            'or None to look at the model',
+            'or None for the model as it is built',
         ),
         (
             ['reconstruct', '{root}/config.py', 'no.pth', '{root}/images', '--out', '{new}'],
@@ -211,8 +209,8 @@ def test_plot_log(root, tmp_path, capfd):
 )
 def test_errors_are_one_sentence(capfd, root, tmp_path, arguments, message):
     tool, *arguments = [argument.format(root=root, new=tmp_path / 'new') for argument in arguments]
-    said = error_of(capfd, f'tools/{tool}.py', *arguments)
-    assert message.format(root=root) in said
+    error = error_of(capfd, f'tools/{tool}.py', *arguments)
+    assert message.format(root=root) in error
     assert not (tmp_path / 'new').exists()
 
 

@@ -1,6 +1,4 @@
-"""The tools used wrongly: every end is one sentence that names what is wrong, and none is bare
-Python.
-"""
+"""Wrong uses of the tools: every error is one sentence with the cause, without a traceback."""
 
 import ctypes
 from pathlib import Path
@@ -19,9 +17,7 @@ NAME = 'mae_vit-mini-p8_1xb128-coslr-20e_64px'
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory) -> Path:
-    """Images in data/, a work dir with a checkpoint of NAME in run/, one with NaN in nan.pth, and
-    broken files.
-    """
+    """Images in data/, a checkpoint of NAME in run/, NaN in nan.pth, and damaged files."""
     root = tmp_path_factory.mktemp('wrong')
     write_jpegs(root / 'data' / 'train' / 'a', 8)
     write_jpegs(root / 'data' / 'val' / 'a', 2)
@@ -170,14 +166,14 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
 def test_every_end_is_a_sentence(capfd, place, tmp_path, arguments, message):
     names = dict(root=place, data=place / 'data', run=place / 'run', new=tmp_path / 'new')
     tool, *arguments = [argument.format(**names) for argument in arguments]
-    said = error_of(capfd, f'tools/{tool}.py', *arguments)
-    assert said.startswith(f'{tool}.py: error: ')
-    assert message.format(**names) in said
-    assert not any(word in said for word in ('Traceback', 'TypeError', 'AttributeError', 'Errno'))
+    error = error_of(capfd, f'tools/{tool}.py', *arguments)
+    assert error.startswith(f'{tool}.py: error: ')
+    assert message.format(**names) in error
+    assert not any(word in error for word in ('Traceback', 'TypeError', 'AttributeError', 'Errno'))
 
 
 def drop_capabilities() -> None:
-    """Takes from root what lets it write where modes of files forbid it."""
+    """Drops root's permission to write where file modes forbid it."""
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     assert ctypes.CDLL(None).capset(header, none) == 0
 
@@ -220,7 +216,7 @@ def drop_capabilities() -> None:
     ],
 )
 def test_a_place_that_may_not_be_written(capfd, place, tmp_path, arguments, message):
-    """Some tools noticed only when the work was done."""
+    """Some tools failed only at the end of their work."""
     locked = tmp_path / 'locked'
     locked.mkdir(mode=0o555)
     names = dict(data=place / 'data', run=place / 'run', new=tmp_path / 'new', locked=locked)
@@ -235,6 +231,6 @@ def test_a_place_that_may_not_be_written(capfd, place, tmp_path, arguments, mess
     process.start()
     process.join(100)
     assert process.exitcode == 0
-    said = results.get()
-    assert said.startswith(f'{tool}.py: error: ') and message.format(**names) in said
-    assert 'traceback' not in said and not any(locked.iterdir())
+    error = results.get()
+    assert error.startswith(f'{tool}.py: error: ') and message.format(**names) in error
+    assert 'traceback' not in error and not any(locked.iterdir())

@@ -1,6 +1,4 @@
-"""Features by mmpretrain's own extractor, principal components by scikit-learn, files as numpy
-reads them.
-"""
+"""Features against mmpretrain's extractor, principal components against scikit-learn, and files."""
 
 import sys
 
@@ -25,7 +23,7 @@ def model(build_tiny):
 
 
 def test_pools_of_a_pretraining_model(tmp_path):
-    """The tokens that mmpretrain's extractor gives, pooled by hand; in batches and one by one."""
+    """The tokens of mmpretrain's extractor, pooled by hand; in batches and one by one."""
     write_jpegs(tmp_path, 2)
     model = build('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k')
     tokens = torch.stack(
@@ -55,7 +53,7 @@ def test_models_that_pool_by_themselves():
 
 
 def test_feature_maps():
-    """A ResNet has neither tokens nor a class token: the mean over its map."""
+    """A ResNet has neither tokens nor a class token; its feature is the mean over its map."""
     model = get_model('resnet18_8xb32_in1k', neck=None)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -66,7 +64,7 @@ def test_feature_maps():
 
 
 def test_principal_components():
-    """scikit-learn's, up to the sign, which makes a direction's largest entry positive."""
+    """Equal to scikit-learn's up to the sign, which makes the largest entry positive."""
     random = np.random.default_rng(0)
     tokens = random.normal(size=(200, 6)) * [1, 5, 3, 0.5, 2, 0.1] + 7
     reference = PCA(3).fit(tokens)
@@ -75,7 +73,7 @@ def test_principal_components():
     np.testing.assert_allclose(ours, reference.transform(tokens) * sign, rtol=0, atol=1e-5)
 
 
-def test_colours_of_patches(model):
+def test_colors_of_patches(model):
     images = [
         np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(3)
     ]

@@ -1,4 +1,4 @@
-"""What stands where in a figure, and what the curves are drawn from."""
+"""Layout of figures, and the data of curves."""
 
 import json
 
@@ -11,9 +11,7 @@ from PIL import Image
 
 
 def result(image: int, share: float, **changes) -> Reconstruction:
-    """A reconstruction whose pictures are of one color each: the image's number, and what they
-    are.
-    """
+    """Returns a reconstruction with pictures of one color each: the number plus the kind."""
     pictures = [np.full((8, 16, 3), (50 * image, kind, 0), np.uint8) for kind in (10, 20, 30, 40)]
     return Reconstruction(
         *pictures, mask=(torch.arange(4) < 4 * share).float(), loss=1.0, **changes
@@ -21,9 +19,7 @@ def result(image: int, share: float, **changes) -> Reconstruction:
 
 
 def shown(figure) -> list[list]:
-    """The colors of a figure's pictures, left to right and top to bottom, by row; None where there
-    is none.
-    """
+    """Returns the colors of a figure's pictures by row, left to right; None for an empty place."""
     rows = figure.axes[0].get_subplotspec().get_gridspec().nrows
     colors = [
         axis.images[0].get_array()[0, 0].tolist()[:2] if axis.images else None
@@ -48,7 +44,7 @@ def test_one_ratio():
 
 
 def test_several_ratios():
-    """The original once, then the pictures of every ratio, named by it."""
+    """The original appears once, then the pictures of every ratio with the ratio as title."""
     rows = [[result(image, share) for share in (0.5, 0.75)] for image in (1, 2)]
     figure = draw_grid(rows, ('masked', 'reconstruction'))
     assert shown(figure)[1] == [[100, 10], [100, 20], [100, 30], None, [100, 20], [100, 30]]
@@ -62,7 +58,7 @@ def test_several_ratios():
 
 
 def test_images_side_by_side():
-    """Each has its original; the last row may be shorter."""
+    """Each image has its original; the last row may be shorter."""
     figure = draw_grid([[result(1, 0.5), result(2, 0.5)], [result(3, 0.5)]], ('pasted',))
     assert shown(figure) == [
         [[50, 10], [50, 40], None, [100, 10], [100, 40]],
@@ -70,14 +66,14 @@ def test_images_side_by_side():
     ]
 
 
-def test_looked_up_statistics_are_said_on_the_picture():
+def test_ground_truth_statistics_are_noted_on_the_picture():
     figure = draw_grid([[result(1, 0.5)], [result(2, 0.5, used_ground_truth_stats=True)]])
-    said = ",\nhidden patches'\nown mean and std"
+    note = ",\nhidden patches'\nown mean and std"
     assert titles(figure) == [
         'original',
         'masked',
-        f'reconstruction{said}',
-        f'visible pasted{said}',
+        f'reconstruction{note}',
+        f'visible pasted{note}',
     ]
 
 
@@ -104,7 +100,7 @@ def test_saving(tmp_path):
 
 
 def write_run(folder, *starts) -> None:
-    """A run that logged ten steps from each start on, and a validation after the fifth of them."""
+    """Writes a log of ten steps from each start, and a validation after the fifth step."""
     for i, start in enumerate(starts):
         records = [dict(step=start + j, loss=100 * i + start + j, lr=0.1) for j in range(1, 11)]
         records.insert(5, {'step': 1, 'probe/knn_top1': 50.0 + i})
@@ -114,9 +110,7 @@ def write_run(folder, *starts) -> None:
 
 
 def test_read_log(tmp_path):
-    """A run resumed from step 7: what came later counts, and validations stand at a step of
-    training.
-    """
+    """A run resumed from step 7: later records win, and validations have a step of training."""
     write_run(tmp_path, 0, 7)
     records = read_log(tmp_path)
     losses = [(record['step'], record['loss']) for record in records if 'loss' in record]

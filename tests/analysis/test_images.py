@@ -1,4 +1,4 @@
-"""Reading: channel order, sizes, what is refused; and back to pictures to the last bit."""
+"""Reading of images: channel order, sizes and errors; and exact conversion back to pictures."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def preprocessor(**changes) -> torch.nn.Module:
 
 
 def picture_of(model, image, config=None, **changes) -> np.ndarray:
-    """An image through reader, preprocessor and back."""
+    """Returns an image after reader, preprocessor and conversion back to a picture."""
     sample = ImageReader(model, config, **changes)(image)
     inputs = model.data_preprocessor(
         dict(inputs=sample['inputs'][None], data_samples=[sample['data_samples']]), False
@@ -37,7 +37,7 @@ def model(build_tiny):
 
 
 def test_every_value_comes_back(model):
-    """The 256 values of all three channels, exactly; red stays red."""
+    """All 256 values of all three channels are exact, and red stays red."""
     array = (
         np.random.default_rng(0)
         .permuted(np.arange(3 * 32 * 32) % 256)
@@ -52,9 +52,7 @@ def test_every_value_comes_back(model):
 @pytest.mark.parametrize('with_config', [False, True])
 @pytest.mark.parametrize('to_rgb', [False, True])
 def test_channel_order(model, tmp_path, with_config, to_rgb):
-    """A file's orange is orange, whichever order the model itself is given; so are a PIL image's
-    and arrays'.
-    """
+    """Orange in a file, a PIL image and an array stays orange, for any channel order."""
     config = Config.fromfile(ROOT / PRETRAIN) if with_config else None
     model.data_preprocessor = preprocessor(to_rgb=to_rgb)
     orange = Image.new('RGB', (60, 40), ORANGE)
@@ -72,13 +70,13 @@ def test_channel_order(model, tmp_path, with_config, to_rgb):
 
 
 def test_the_configs_pipeline_is_used(model):
-    """Resize the short edge to 256, crop 224: a picture's outermost sixteenth is cut off."""
+    """Resizing the short edge to 256 and cropping 224 cuts a sixteenth off each side."""
     array = np.zeros((256, 256, 3), np.uint8)
     array[16:-16, 16:-16] = 200
     assert (picture_of(model, array, Config.fromfile(ROOT / PRETRAIN)) == 200).all()
 
 
-def test_without_a_config_the_center_is_cut_out(build_tiny):
+def test_without_a_config_the_image_is_center_cropped(build_tiny):
     model = build_tiny(backbone=dict(img_size=(16, 32)))
     model.data_preprocessor = preprocessor()
     array = np.zeros((96, 64, 3), np.uint8)
@@ -87,9 +85,7 @@ def test_without_a_config_the_center_is_cut_out(build_tiny):
 
 
 def test_other_channels(build_tiny, tmp_path):
-    """One channel is gray, five show the first three, or those that are asked for; without
-    normalization as well.
-    """
+    """One channel is shown as gray; five show the first three, or ``bands``; also unnormalized."""
     gray = np.arange(1024, dtype=np.uint8).reshape(32, 32)
     Image.fromarray(gray).save(tmp_path / 'gray.png')
     one = build_tiny(backbone=dict(in_channels=1))

@@ -1,6 +1,4 @@
-"""What the inferencers share: the device, finite weights, and a progress bar that moves on a
-terminal.
-"""
+"""Shared parts of the inferencers: device, finite weights, and the progress bar."""
 
 import os
 import pty
@@ -28,34 +26,34 @@ print('results:', len(results))
 
 
 def _on_a_terminal(*command: str) -> str:
-    """What a process writes when its standard output is a terminal."""
-    ours, theirs = pty.openpty()
+    """Returns the output of a process whose standard output is a terminal."""
+    parent_end, child_end = pty.openpty()
     environment = dict(os.environ, TERM='xterm', COLUMNS='100', PYTHONPATH=str(ROOT))
     process = subprocess.Popen(
-        command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment, cwd=ROOT
+        command, stdout=child_end, stderr=child_end, stdin=child_end, env=environment, cwd=ROOT
     )
-    os.close(theirs)
-    said = b''
+    os.close(child_end)
+    output = b''
     while True:
         try:
-            part = os.read(ours, 4096)
-        # Linux's way to say that the other end is closed.
+            part = os.read(parent_end, 4096)
+        # On Linux, a closed other end is an OSError.
         except OSError:
             break
         if not part:
             break
-        said += part
-    assert process.wait() == 0, said.decode()
-    os.close(ours)
-    return said.decode()
+        output += part
+    assert process.wait() == 0, output.decode()
+    os.close(parent_end)
+    return output.decode()
 
 
 def test_the_bar_comes_to_its_end_on_a_terminal():
-    """It stood at "0% -:--:--" to the end, with rich 15 and mmpretrain's display."""
-    said = _on_a_terminal(sys.executable, '-c', SCRIPT)
-    assert 'results: 6' in said
-    assert 'Inference' in said
-    assert '100%' in said
+    """With rich 15 and mmpretrain's own display, the bar stayed at "0% -:--:--"."""
+    output = _on_a_terminal(sys.executable, '-c', SCRIPT)
+    assert 'results: 6' in output
+    assert 'Inference' in output
+    assert '100%' in output
 
 
 def test_no_bar_in_a_pipe(build_tiny, capfd):
@@ -81,7 +79,7 @@ def test_a_device_that_is_not_there(build_tiny):
 
 
 def test_weights_that_are_not_finite(build_tiny):
-    """They were reconstructed from without a word."""
+    """Such weights were used without an error."""
     model = build_tiny()
     with torch.no_grad():
         model.neck.decoder_pred.bias[0] = torch.inf

@@ -1,4 +1,4 @@
-"""Nearest neighbours and linear classifier against scikit-learn, in one process and in two."""
+"""Nearest neighbors and linear classifier against scikit-learn, in one process and in two."""
 
 import multiprocessing
 
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 
 def features(classes: int, dtype: torch.dtype = torch.double) -> tuple[torch.Tensor, ...]:
-    """Overlapping clusters: 301 labelled features, 200 to classify. One feature never varies."""
+    """Overlapping clusters: 301 labeled features, 200 queries. One feature is constant."""
     generator = torch.Generator().manual_seed(classes)
     centers = torch.randn(classes, 12, generator=generator)
     labels, truth = (
@@ -30,10 +30,8 @@ def features(classes: int, dtype: torch.dtype = torch.double) -> tuple[torch.Ten
 
 @pytest.mark.parametrize('k', [1, 5, 20, 300, 1000])
 @pytest.mark.parametrize('classes', [2, 7])
-def test_nearest_neighbours(k, classes):
-    """The same class for every query, with few and many neighbours, with ties in the vote, with k
-    over the bank.
-    """
+def test_nearest_neighbors(k, classes):
+    """Equal classes for all queries: few and many neighbors, ties in the vote, k above the bank."""
     bank, labels, queries, truth = features(classes)
     reference = KNeighborsClassifier(min(k, len(bank)), metric='cosine').fit(
         bank.numpy(), labels.numpy()
@@ -53,9 +51,7 @@ def sklearns(bank, labels, strength):
 @pytest.mark.parametrize('strength', [0.01, 1.0, 100.0])
 @pytest.mark.parametrize('classes', [2, 7])
 def test_linear_classifier(strength, classes):
-    """The same weights, bias and probabilities; scikit-learn holds the difference of two classes as
-    one.
-    """
+    """Equal weights, bias and probabilities; for two classes, scikit-learn has their difference."""
     bank, labels, queries, _ = features(classes)
     reference = sklearns(bank, labels, strength)
     ours = LinearClassifier(bank, labels, classes, strength, tolerance=1e-9)
@@ -73,7 +69,7 @@ def test_linear_classifier(strength, classes):
 
 @pytest.mark.parametrize('classes', [2, 7])
 def test_in_float32(classes):
-    """As the probe computes: accuracies are equal, coefficients to a thousandth."""
+    """In the probe's precision, accuracies are equal and coefficients agree to a thousandth."""
     bank, labels, queries, truth = features(classes, torch.float32)
     reference = sklearns(bank.double(), labels, 1.0)
     ours = LinearClassifier(bank, labels, classes)
@@ -88,9 +84,7 @@ def test_in_float32(classes):
 
 
 def process(rank: int, folder: str) -> None:
-    """One of two processes; it holds every second feature of the bank, of which there is an odd
-    number.
-    """
+    """Runs one of two processes, which holds every second feature of a bank of odd size."""
     from mae_plugin.engine.loops.probe import _everyones, _own
     from mmengine.dataset import DefaultSampler
 
@@ -114,7 +108,7 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_two_processes(tmp_path):
-    """Every feature is in one of the shares; both come to what one process comes to."""
+    """Every feature is in one of the shares, and both processes get the result of one process."""
     context = multiprocessing.get_context('fork')
     processes = [context.Process(target=process, args=(rank, str(tmp_path))) for rank in range(2)]
     for one in processes:

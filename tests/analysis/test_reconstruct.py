@@ -1,4 +1,4 @@
-"""Reconstructions against a reference written out by hand, and every way of asking for one."""
+"""Reconstructions against a reference by hand, and all forms of the arguments."""
 
 import numpy as np
 import pytest
@@ -30,9 +30,7 @@ def images():
 
 
 def test_against_a_reference_by_hand(model, images):
-    """Un-normalized targets: encoder and decoder called by themselves, patches put into place one
-    by one.
-    """
+    """For unnormalized targets: encoder and decoder called directly, patches placed one by one."""
     result = reconstruct_image(model, images[0], channel_order='rgb', seed=3)
     pixels = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float()
     inputs = (pixels - model.data_preprocessor.mean) / model.data_preprocessor.std
@@ -66,9 +64,7 @@ def test_against_a_reference_by_hand(model, images):
 
 
 def test_normalized_targets(build_tiny, images):
-    """A decoder that answers zeros gives every patch its mean: estimated, or with its own
-    statistics exactly.
-    """
+    """A decoder of zeros gives every patch its mean: estimated, or exact with its statistics."""
     model = build_tiny(head=dict(norm_pix=True))
     model.data_preprocessor = preprocessor()
     torch.nn.init.zeros_(model.neck.decoder_pred.weight)
@@ -76,7 +72,7 @@ def test_normalized_targets(build_tiny, images):
     estimated = reconstruct_image(model, flat, channel_order='rgb')
     looked_up = reconstruct_image(model, flat, channel_order='rgb', use_ground_truth_stats=True)
     colors = looked_up.original.reshape(4, 8, 4, 8, 3)
-    # In normalized pixels the mean is over channels, too.
+    # For normalized pixels, the mean is over channels too.
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
     level = ((colors[:, 0, :, 0] - mean) / std).mean(-1, keepdims=True)
     expected = (level * std + mean).round().clip(0, 255).repeat(8, 0).repeat(8, 1)
@@ -89,7 +85,7 @@ def test_normalized_targets(build_tiny, images):
 
 
 def test_masks(model, images):
-    """Ratios, masks of one's own in every shape, and seeds, whatever the size of the batch."""
+    """Ratios, given masks in every shape, and seeds, for any batch size."""
     inferencer = ReconstructionInferencer(model)
     for ratio, removed in ((None, 12), (0.5, 8), (0.0, 0)):
         assert inferencer(images[0], mask_ratio=ratio)[0].mask.sum() == removed
@@ -132,9 +128,7 @@ def test_bad_arguments(model, images):
 
 
 def test_models_and_inputs(tmp_path):
-    """A model without a config, a config, a config's path, a file of weights; an image, a list, a
-    folder.
-    """
+    """A model, a config, its path and a file of weights; an image, a list and a folder."""
     config = Config.fromfile(ROOT / PRETRAIN)
     config.model = dict(tiny_config(), data_preprocessor=config.model.data_preprocessor)
     config.test_dataloader.dataset.pipeline[0].scale = 32
@@ -165,7 +159,7 @@ def test_models_and_inputs(tmp_path):
     ]
     for one, other in zip(folder, listed, strict=True):
         assert torch.equal(one.mask, other.mask)
-        # Two decoders of JPEG round differently.
+        # Two JPEG decoders round differently.
         assert np.abs(one.original.astype(int) - other.original).max() <= 8
 
 

@@ -1,6 +1,4 @@
-"""mmpretrain's own functions take configs, work dirs and checkpoints as models, and names as
-before.
-"""
+"""mmpretrain's functions accept configs, work dirs and checkpoints as models, and all names."""
 
 from pathlib import Path
 
@@ -28,9 +26,7 @@ TINY_BACKBONE = dict(
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory) -> Path:
-    """A work dir as a run of fine-tuning leaves it, of a classifier of three classes that always
-    says the second.
-    """
+    """The work dir of a fine-tuned classifier of three classes that always predicts the second."""
     folder = tmp_path_factory.mktemp('run')
     cfg = Config.fromfile(ROOT / FINETUNE)
     cfg.merge_from_dict(
@@ -65,7 +61,7 @@ def image() -> np.ndarray:
 
 @pytest.mark.parametrize('name', ['', 'epoch_1.pth'])
 def test_a_run_classifies(run, image, name):
-    """Both said "Failed to find model"."""
+    """Both raised "Failed to find model"."""
     result = inference_model(str(run / name), image)
     assert (result['pred_label'], result['pred_class']) == (1, 'bee')
     assert result['pred_score'] > 0.9
@@ -75,9 +71,7 @@ def test_a_run_classifies(run, image, name):
 
 
 def test_paths_are_taken_as_text_is(run, image):
-    """mmpretrain's ``get_model`` ended in an UnboundLocalError, and weights named by a path were
-    left out.
-    """
+    """``get_model`` raised UnboundLocalError for a Path, and weights at a Path were ignored."""
     for place in (run, run / 'epoch_1.pth', run / 'config.py'):
         model = get_model(place, pretrained=run / 'epoch_1.pth')
         assert model._dataset_meta['classes'] == ['ant', 'bee', 'cat']
@@ -90,7 +84,7 @@ def test_paths_are_taken_as_text_is(run, image):
 
 @pytest.fixture(scope='module')
 def pretraining(tmp_path_factory) -> Path:
-    """A checkpoint of a pre-training run, which carries its config."""
+    """A checkpoint of a pre-training run, which contains its config."""
     cfg = Config(dict(model=tiny_config()))
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('pretraining') / 'epoch_1.pth'
@@ -175,7 +169,7 @@ def _checkpoint(text: str) -> dict:
     ],
 )
 def test_a_stored_config_runs_nothing(tmp_path, text):
-    """mmengine's reader executes the text."""
+    """mmengine's reader would execute the text."""
     planted = tmp_path / 'planted'
     with pytest.raises(ValueError, match='c.pth is more than plain values, so it was not read'):
         stored_config(_checkpoint(text.format(planted=planted)), 'c.pth')
@@ -194,13 +188,13 @@ def test_a_stored_config_runs_nothing(tmp_path, text):
     ],
 )
 def test_a_stored_config_names_parts_of_models_alone(model):
-    """A registry imports whatever a type's name is the path of."""
+    """A registry would import any module that is the path of a type."""
     with pytest.raises(ValueError, match=r'c.pth names .*no part of mmpretrain or mae_plugin'):
         stored_config(_checkpoint(f'model = {model}'), 'c.pth')
 
 
 def test_what_mmengine_dumps_is_read():
-    """Every value as it was, without what concerns training alone."""
+    """Every value is unchanged, without the settings of training."""
     text = Config.fromfile(ROOT / FINETUNE).pretty_text
     parsed = parse_config(text, 'c.pth')
     assert Config(parsed).to_dict() == Config.fromfile(ROOT / FINETUNE).to_dict()
@@ -217,7 +211,7 @@ def test_what_mmengine_dumps_is_read():
 
 
 def test_a_damaged_checkpoint_is_passed_over(run, image, tmp_path):
-    """In a work dir without a config, which the older checkpoint then carries."""
+    """The work dir has no config, so the config is that of the older checkpoint."""
     (tmp_path / 'epoch_1.pth').write_bytes((run / 'epoch_1.pth').read_bytes())
     (tmp_path / 'epoch_2.pth').write_bytes((run / 'epoch_1.pth').read_bytes()[:5000])
     (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')

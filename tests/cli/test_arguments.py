@@ -1,4 +1,4 @@
-"""What people type from other tools' habit is answered with the right thing to type."""
+"""Errors for options of other training scripts name the option to use here."""
 
 import pytest
 from mae_plugin.cli.arguments import Parser, add_common_arguments, add_model_arguments
@@ -26,9 +26,9 @@ def test_unknown_options(capsys, typed, hint):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(['config.py', typed, '5'])
     assert ended.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert 'unrecognized arguments' in said
-    assert hint in said
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'unrecognized arguments' in error
+    assert hint in error
 
 
 def test_tools_that_take_no_settings_offer_none(capsys):
@@ -49,7 +49,7 @@ def test_tools_that_take_no_settings_offer_none(capsys):
     ],
 )
 def test_values(capsys, options, message):
-    """``--device cuda`` without a GPU spoke of forked subprocesses."""
+    """The error of ``--device cuda`` without a GPU was about forked subprocesses."""
     parser = Parser()
     add_model_arguments(parser)
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""What a person reads on the console before the first step, and where the rest of it lies."""
+"""Console output before the first step, and the log file with all other lines."""
 
 import logging
 
@@ -10,9 +10,7 @@ CONFIG = 'mae_vit-mini-p8_1xb128-coslr-20e_64px'
 
 
 def test_before_the_first_step(tmp_path):
-    """Some 320 lines came first: environment and config, every hook, and a notice for each
-    tensor.
-    """
+    """Some 320 lines came first: environment, config, all hooks, and a line for each tensor."""
     for part in ('train', 'val'):
         write_jpegs(tmp_path / part / 'a', 8)
         write_jpegs(tmp_path / part / 'b', 8, seed=1)
@@ -26,7 +24,7 @@ def test_before_the_first_step(tmp_path):
         'default_hooks.logger.interval=1',
         'param_scheduler.warmup=0',
     ]
-    # A name stands for one of our configs.
+    # The name is that of a shipped config.
     arguments = [
         CONFIG,
         '--work-dir',

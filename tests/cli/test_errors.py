@@ -1,6 +1,4 @@
-"""Errors are one sentence on standard error; once the work has begun, the log file has the
-traceback.
-"""
+"""Errors are one sentence on standard error; during a run, the log file has the traceback."""
 
 import logging
 from types import SimpleNamespace
@@ -20,7 +18,7 @@ class _Broken(torch.utils.data.Dataset):
 
 
 def test_an_error_at_work_is_a_sentence_and_its_traceback_is_logged(monkeypatch, tmp_path):
-    """It ended in some 30 lines of traceback on the console."""
+    """The console showed some 30 lines of traceback."""
     monkeypatch.setattr('sys.argv', ['tools/train.py'])
     logger = logging.Logger('of a run')
     logger.addHandler(logging.FileHandler(tmp_path / 'run.log'))
@@ -37,9 +35,7 @@ def test_an_error_at_work_is_a_sentence_and_its_traceback_is_logged(monkeypatch,
 
 
 def test_sentences(tmp_path):
-    """Names of files instead of numbers of errors; the kind where the text alone says too
-    little.
-    """
+    """File names replace error numbers; the type is named if the text alone is unclear."""
     with pytest.raises(OSError, match='Errno 2') as missing:
         (tmp_path / 'none.txt').read_text()
     assert sentence_of(missing.value) == f'{tmp_path}/none.txt: no such file or directory'
@@ -56,7 +52,7 @@ def test_sentences(tmp_path):
 
 
 def test_an_error_in_a_worker_is_its_own_sentence():
-    """torch brings the worker's whole traceback in the text of the error."""
+    """torch puts the worker's whole traceback into the text of the error."""
     with pytest.raises(ValueError, match='Caught ValueError') as raised:
         next(iter(DataLoader(_Broken(), num_workers=1)))
     assert sentence_of(raised.value) == 'image 0 is broken'

@@ -1,4 +1,4 @@
-"""Errors before the work begins are a sentence; errors after it keep their traceback."""
+"""Errors before a run are one sentence; errors during a run keep their traceback."""
 
 import pytest
 from mae_plugin.cli.errors import SetupErrors

@@ -1,6 +1,4 @@
-"""``IndexedImages`` against mmpretrain's own ``CustomDataset`` on the same images: all that
-datasets can be asked.
-"""
+"""``IndexedImages`` against mmpretrain's ``CustomDataset`` on the same images, for all methods."""
 
 import copy
 import pickle
@@ -18,9 +16,7 @@ from .test_indexed_images import pack
 
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory):
-    """Three classes of 4, 3 and 2 images as a folder and as a tar file, and a list of some of
-    them.
-    """
+    """Three classes of 4, 3 and 2 images as a folder, as a tar file, and a list of some."""
     root = tmp_path_factory.mktemp('contract')
     for number, name in enumerate('abc'):
         write_jpegs(root / 'tree' / name, 4 - number, seed=number)
@@ -35,7 +31,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(params=['tree', 'tar', 'list'])
 def pair(request, sources, tmp_path):
-    """The plugin's dataset and mmpretrain's."""
+    """Returns the plugin's dataset and mmpretrain's."""
 
     def make(**settings) -> tuple[IndexedImages, CustomDataset]:
         listed = (
@@ -60,7 +56,7 @@ def pair(request, sources, tmp_path):
 
 
 def seen(dataset) -> list[tuple[str, int, int]]:
-    """The end of the path, label and index of every image."""
+    """Returns the end of the path, label and index of every image."""
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     return [
         ('/'.join(info['img_path'].split('/')[-2:]), info['gt_label'], info['sample_idx'])
@@ -144,7 +140,7 @@ def test_the_list_of_all(pair):
 
 
 def test_methods_that_are_overridden(sources, tmp_path):
-    """The ways in which mmengine lets a dataset be derived from another."""
+    """All ways in which mmengine derives a dataset from another."""
 
     class Even(IndexedImages):
         def load_data_list(self):
@@ -167,7 +163,7 @@ def test_methods_that_are_overridden(sources, tmp_path):
 
 
 def test_copies(pair):
-    """Pickled datasets, which spawned workers get, take no open file along."""
+    """Pickled datasets, which spawned workers receive, hold no open file."""
     own, _ = pair()
     before = seen(own)
     for again in (pickle.loads(pickle.dumps(own)), copy.deepcopy(own), copy.copy(own)):
@@ -187,9 +183,7 @@ def test_lazily(pair):
 
 
 def test_copies_are_of_what_is_there_now(pair):
-    """mmengine remembers copies by ids of objects that are gone, so now and then a subset got
-    another's pipeline.
-    """
+    """mmengine remembers copies by ids of deleted objects, so subsets got another's pipeline."""
     own, _ = pair()
     known = BaseDataset._copy_without_annotation.__defaults__[0]
     if known is not None:

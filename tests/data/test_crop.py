@@ -1,6 +1,4 @@
-"""The crop of training is torchvision's with Pillow's pixels; faults end in one sentence or in
-another image.
-"""
+"""The training crop equals torchvision's on Pillow's pixels; bad files are skipped."""
 
 import io
 import logging
@@ -28,7 +26,7 @@ from ..conftest import write_jpegs
 
 
 def photograph(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """Smooth shapes with some noise, as photographs have; size is (width, height)."""
+    """Returns smooth shapes with some noise, as in photographs; size is (width, height)."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
         size, Image.Resampling.BICUBIC
@@ -44,7 +42,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def test_same_crops_as_torchvision_and_same_pixels_as_pillow():
-    """Same seed, same box and flip; at most one pixel in a thousand is more than 2 levels off."""
+    """Equal box and flip for equal seeds; one pixel in a thousand may differ by over 2 levels."""
     reference = Compose(
         [
             RandomResizedCrop(64, (0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
@@ -88,11 +86,11 @@ def test_centre_crop_is_torchvisions(size):
 
 
 def test_centre_crop_of_rectangles_covers_them():
-    """100 x 400 pixels to 64 x 32: the height decides; 40 x 10 to 32 x 64: the width."""
+    """100 x 400 pixels to 64 x 32 is limited by the height, 40 x 10 to 32 x 64 by the width."""
     ramp = np.broadcast_to(np.linspace(0, 255, 400)[None, :, None], (100, 400, 3)).astype(np.uint8)
     out = LoadCenterCrop((64, 32), crop_ratio=1).transform(dict(img=ramp))['img']
     assert out.shape == (64, 32, 3)
-    # Of 256 columns the middle 32 stay: from 112 / 256 to 144 / 256 of the ramp.
+    # The middle 32 of 256 columns remain: from 112 / 256 to 144 / 256 of the ramp.
     assert out[0, 0, 0] == pytest.approx(255 * 112.5 / 256, abs=2) and out[
         0, -1, 0
     ] == pytest.approx(255 * 143.5 / 256, abs=2)
@@ -102,9 +100,7 @@ def test_centre_crop_of_rectangles_covers_them():
 
 
 def test_reduced_decoding():
-    """A crop eight times larger than the output: other pixels, but close, and decoded at a fraction
-    of the size.
-    """
+    """A crop eight times larger than the output is decoded at reduced size, to similar pixels."""
     file = io.BytesIO()
     photograph((1600, 1200)).save(file, 'JPEG', quality=95)
     whole = (
@@ -200,8 +196,8 @@ def test_wrong_crop_ratio():
         LoadCenterCrop(32, crop_ratio=1.5)
 
 
-# What can be wrong with a file in a folder of images.
-FAULTS = {
+# Damage of files in a folder of images.
+DAMAGES = {
     'truncated.jpg': lambda path: path.write_bytes(path.read_bytes()[:-800]),
     'empty.jpg': lambda path: path.write_bytes(b''),
     'text.jpg': lambda path: path.write_text('this is no image'),
@@ -212,22 +208,22 @@ FAULTS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twenty good images and one with each fault, found before the faults arise."""
+    """Twenty valid images and one of each damage, indexed before the damage is done."""
     write_jpegs(tmp_path, 20, size=(160, 120))
-    for name in FAULTS:
+    for name in DAMAGES:
         (tmp_path / name).write_bytes((tmp_path / '000.jpg').read_bytes())
-    # A PNG by another name is no fault.
+    # A PNG under another name is valid.
     photograph((60, 40)).save(tmp_path / 'wrongly named.jpg', 'PNG')
     pipeline = [dict(type='LoadRandomCrop', scale=32, max_skipped=0.5), dict(type='PackInputs')]
     dataset = CustomDataset(str(tmp_path), with_label=False, pipeline=pipeline)
-    for name, damage in FAULTS.items():
+    for name, damage in DAMAGES.items():
         damage(tmp_path / name)
     return tmp_path, dataset
 
 
 @pytest.fixture
 def log():
-    """What the plugin's log says, as a list of lines."""
+    """The lines of the plugin's log."""
     logger = MMLogger.get_current_instance()
     lines = []
     handler = logging.Handler()
@@ -244,12 +240,12 @@ def test_faults_are_skipped_counted_and_said_once(folder, log):
         assert len(samples) == 26 and all(
             sample['inputs'].shape == (3, 32, 32) for sample in samples
         )
-    said = [line for line in log if line.startswith('Skipped')]
-    for name in FAULTS:
-        assert sum(f'{path / name}: ' in line for line in said) == 1, name
-    assert len(said) == len(FAULTS)
+    logged = [line for line in log if line.startswith('Skipped')]
+    for name in DAMAGES:
+        assert sum(f'{path / name}: ' in line for line in logged) == 1, name
+    assert len(logged) == len(DAMAGES)
     skipped = dataset.pipeline.transforms[0].skipped
-    assert skipped.skipped >= 2 * len(FAULTS) and skipped.requested == 2 * 26 + skipped.skipped
+    assert skipped.skipped >= 2 * len(DAMAGES) and skipped.requested == 2 * 26 + skipped.skipped
 
 
 def test_counts_are_of_all_workers(folder):
@@ -259,7 +255,7 @@ def test_counts_are_of_all_workers(folder):
     )
     assert sum(len(batch['inputs']) for batch in loader) == 26
     skipped = dataset.pipeline.transforms[0].skipped
-    assert skipped.skipped >= len(FAULTS) and skipped.requested == 26 + skipped.skipped
+    assert skipped.skipped >= len(DAMAGES) and skipped.requested == 26 + skipped.skipped
 
 
 def test_too_many_faults_end_the_run(tmp_path):
@@ -285,21 +281,21 @@ def test_nothing_but_faults_ends_the_run(tmp_path):
         dataset[0]
 
 
-@pytest.mark.parametrize('name', FAULTS)
+@pytest.mark.parametrize('name', DAMAGES)
 def test_evaluation_names_the_file(folder, name):
     path, _ = folder
     crop = LoadCenterCrop(32)
-    kind, said = (
+    kind, reason = (
         (FileNotFoundError, 'does not exist')
         if name == 'vanished.jpg'
         else (ValueError, 'cannot be read')
     )
-    with pytest.raises(kind, match=f'{path / name} {said}'):
+    with pytest.raises(kind, match=f'{path / name} {reason}'):
         crop.transform(dict(img_path=str(path / name)))
 
 
 def test_bool_pixels_are_resized_to_what_most_of_them_are():
-    """All of them became True, as floats above 0 are."""
+    """All of them became True, like floats above 0."""
     half = np.zeros((40, 40, 1), bool)
     half[:, 20:] = True
     for size in ((20, 20), (80, 60)):
@@ -311,12 +307,12 @@ def test_bool_pixels_are_resized_to_what_most_of_them_are():
 
 @pytest.mark.parametrize('dtype', ['int32', 'uint32', 'int64', 'uint64'])
 def test_integers_of_many_bits_keep_their_values(dtype):
-    """float32 has 24 bits: the greatest uint32 and int64 became 0 and the least one."""
+    """float32 has 24 bits: the largest uint32 and int64 became 0 and the smallest number."""
     limits = np.iinfo(dtype)
     for value in (limits.min, 2**24 + 1, limits.max):
         out = resize(np.full((8, 8, 2), value, dtype), (4, 6))
         assert out.dtype == dtype
-        # Within the 53 bits of float64, and the rounding of sums of them.
+        # Within the 53 bits of float64, and the rounding of its sums.
         assert all(
             abs(int(pixel) - int(value)) <= abs(int(value)) >> 50 for pixel in out.reshape(-1)
         )

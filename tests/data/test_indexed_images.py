@@ -1,6 +1,4 @@
-"""Folder trees and tar files as sources: the same images, an index that notices changes, labels of
-every kind.
-"""
+"""Folder trees and tar files as sources: equal images, changes, and labels of all kinds."""
 
 import errno
 import fcntl
@@ -25,7 +23,7 @@ from ..conftest import write_jpegs
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two classes, one of them with a folder inside, and what is no image."""
+    """Two classes, one of them with a folder inside, and files that are not images."""
     root = tmp_path / 'tree'
     write_jpegs(root / 'cat', 3)
     write_jpegs(root / 'dog' / 'small ones', 2, seed=1)
@@ -36,7 +34,7 @@ def tree(tmp_path):
 
 
 def settle(root):
-    """Dates every folder back, as if it had not been touched for a while."""
+    """Dates every folder back, so that the index may rely on the dates."""
     for folder, _, _ in os.walk(root):
         os.utime(folder, (time.time() - 100,) * 2)
 
@@ -63,7 +61,7 @@ def labels(dataset) -> list[int]:
 
 @pytest.fixture
 def scans(monkeypatch):
-    """How often folders were scanned."""
+    """Counts the scans of folders."""
     calls = []
     monkeypatch.setattr(
         folder_module,
@@ -118,7 +116,7 @@ def test_the_index_is_used_again_until_the_folder_changes(tree, tmp_path, scans)
     assert [number(), number(), len(scans)] == [5, 5, 1]
     write_jpegs(tree / 'dog' / 'small ones' / 'new', 1)
     assert [number(), len(scans)] == [6, 2]
-    # Folders that have just changed may change again within the same tick of the clock.
+    # A folder may change again within the same tick of the clock.
     assert [number(), len(scans)] == [6, 3]
     settle(tree)
     assert [number(), number(), len(scans)] == [6, 6, 4]
@@ -134,9 +132,7 @@ def test_a_damaged_index_is_made_anew(tree, tmp_path, scans):
 
 
 def test_without_a_place_for_the_index(tree, tmp_path, monkeypatch):
-    """Neither in a folder that cannot be, nor on a file system without locks, as clusters have
-    them.
-    """
+    """In a folder that cannot be made, and on a file system without locks."""
     (tmp_path / 'file').write_text('')
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'file' / 'below'))) == 5
 
@@ -150,32 +146,32 @@ def test_without_a_place_for_the_index(tree, tmp_path, monkeypatch):
 
 
 def test_no_room_for_the_index(tree, tmp_path, monkeypatch):
-    """A full disk ended the run, though the index saves time alone."""
+    """A full disk ended the run, although the index only saves time."""
 
     def full(*_) -> None:
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    said = []
+    logged = []
     monkeypatch.setattr(os, 'fsync', full)
     monkeypatch.setattr(
-        'mae_plugin.data.sources.index.print_log', lambda text, **_: said.append(text)
+        'mae_plugin.data.sources.index.print_log', lambda text, **_: logged.append(text)
     )
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))) == 5
-    assert len(said) == 1 and said[0].startswith(f'The index of {tree} ')
-    assert said[0].endswith(
+    assert len(logged) == 1 and logged[0].startswith(f'The index of {tree} ')
+    assert logged[0].endswith(
         'could not be written ([Errno 28] No space left on device); going on without it.'
     )
     assert [path.suffix for path in (tmp_path / 'index').iterdir()] == ['.lock']
 
 
 def test_who_makes_the_index_is_said(tree, tmp_path, monkeypatch):
-    """A process that waited for another one's index said nothing."""
+    """A process that waited for the index of another one logged nothing."""
     IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))
     (index,) = (tmp_path / 'index').glob('*.safetensors')
-    other, said = FileLock(index.with_suffix('.lock')), []
+    other, logged = FileLock(index.with_suffix('.lock')), []
 
     def note(text: str, **_) -> None:
-        said.append(text)
+        logged.append(text)
         other.release()
 
     monkeypatch.setattr('mae_plugin.utils.locks.PATIENCE', 0)
@@ -183,14 +179,14 @@ def test_who_makes_the_index_is_said(tree, tmp_path, monkeypatch):
     other.acquire()
     assert len(IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))) == 5
     assert (
-        len(said) == 1
-        and said[0].startswith(f'Waiting for process {os.getpid()} on ')
-        and str(tree) in said[0]
+        len(logged) == 1
+        and logged[0].startswith(f'Waiting for process {os.getpid()} on ')
+        and str(tree) in logged[0]
     )
 
 
 def test_links(tree, tmp_path):
-    """Followed, but not in circles."""
+    """Links are followed, but not in circles."""
     (tree / 'cat' / 'circle').symlink_to(tree)
     (tree / 'linked').symlink_to(tree / 'cat')
     found = names(IndexedImages(str(tree), index_dir=str(tmp_path)))
@@ -222,7 +218,7 @@ def test_shards_are_indexed_again_when_they_change(tree, tmp_path):
 
 
 def test_labels_inside_shards(tree, tmp_path):
-    """WebDataset's ways; numbers stay numbers, words are counted in alphabetical order."""
+    """As in WebDataset; numbers stay numbers, names are numbered in alphabetical order."""
     numbered = {
         '000.cls': b'7',
         '001.cls': b'10\n',
@@ -242,9 +238,7 @@ def test_labels_inside_shards(tree, tmp_path):
 
 
 def test_images_whose_tar_file_is_gone(tree, tmp_path):
-    """In training another takes their place, and the run ends only if there are too many;
-    evaluation names them.
-    """
+    """Training replaces them, and ends if there are too many; evaluation raises and names them."""
     shards = tmp_path / 'shards'
     shards.mkdir()
     for i in range(3):
@@ -302,7 +296,7 @@ def test_annotations(tree, tmp_path):
 
 
 def test_class_names(tree, tmp_path):
-    """By name where the folders are among them, else in the folders' order."""
+    """Classes match folders by name, else in order."""
     settings = dict(data_root=str(tree), index_dir=str(tmp_path), with_label=True)
     assert labels(IndexedImages(**settings, classes=['dog', 'bird', 'cat'])) == [2, 2, 2, 0, 0]
     assert labels(IndexedImages(**settings, classes=['kitten', 'puppy'])) == [0, 0, 0, 1, 1]

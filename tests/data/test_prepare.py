@@ -1,6 +1,4 @@
-"""Shards hold what the source holds, survive a kill, and are the same whatever happened on the
-way.
-"""
+"""Shards hold all images of the source, survive a kill, and are the same in every run."""
 
 import gzip
 import hashlib
@@ -28,7 +26,7 @@ from ..conftest import ROOT, run, write_jpegs
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-    """Two classes, one image in another format, one that is none."""
+    """Two classes, one image in another format, one file that is not an image."""
     root = tmp_path_factory.mktemp('source')
     write_jpegs(root / 'a', 7, size=(120, 90))
     write_jpegs(root / 'b' / 'deep', 4, size=(50, 80), seed=1)
@@ -76,7 +74,7 @@ def test_a_folder(source, tmp_path):
 
 
 def test_archives_hold_the_same(source, tmp_path):
-    """Zip, tar, and compressed tar, with the folder that most archives have on top."""
+    """Zip, tar and compressed tar, with the single top folder of most archives."""
     with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as file:
         for path in source.rglob('*.*'):
             file.write(path, f'top/{path.relative_to(source)}')
@@ -92,9 +90,7 @@ def test_archives_hold_the_same(source, tmp_path):
 
 
 def test_reduced(source, tmp_path):
-    """Shorter side 60, smaller images as they are, formats without loss become JPEG, colours
-    stay.
-    """
+    """Shorter sides are 60, smaller images unchanged, lossless formats become JPEG."""
     prepare(Plan(str(source), size=60), tmp_path / 'out', workers=1)
     found = contents(tmp_path / 'out')
     assert EncodedImage(found['a/000.jpg']).size == (60, 80)
@@ -109,7 +105,7 @@ def test_reduced(source, tmp_path):
 
 
 def test_labels_beside_images_stay(source, tmp_path):
-    """Those of the members of a tar file, whatever becomes of the images."""
+    """Labels in members of a tar file are kept, for reduced and unchanged images."""
     with tarfile.open(tmp_path / 'a.tar', 'w') as file:
         for number, name in enumerate(
             ('a/000.jpg', 'b/red.png', 'a/001.jpg', 'a/002.jpg', 'b/deep/000.jpg')
@@ -140,9 +136,7 @@ def test_labels_beside_images_stay(source, tmp_path):
 
 
 def test_images_of_any_bands_stay_as_they_are(tmp_path):
-    """All that training reads as it is stored is taken, unless it is to be reduced; what is damaged
-    never is.
-    """
+    """All images that training reads unchanged are kept unless reduced; damaged ones are not."""
     folder = tmp_path / 'in'
     folder.mkdir()
     bands = np.arange(20 * 30 * 13, dtype=np.uint16).reshape(20, 30, 13)
@@ -178,9 +172,7 @@ def test_rotation_is_applied_when_reduced_and_kept_when_not(tmp_path):
 
 
 def test_goes_on_after_a_kill(source, tmp_path):
-    """SIGKILL of the whole group in the middle: finished shards are not touched, the end is that of
-    a whole run.
-    """
+    """After SIGKILL of the process group, finished shards stay, and the result is a whole run's."""
     big = tmp_path / 'big'
     for i in range(60):
         shutil.copytree(source, big / f'{i:02d}')
@@ -211,14 +203,14 @@ def test_goes_on_after_a_kill(source, tmp_path):
         for path in (tmp_path / 'out' / 'parts').glob('000*.json')
     }
     assert 4 <= len(finished) < 26 and not (tmp_path / 'out' / 'manifest.json').exists()
-    said = run(*command).stdout
-    assert '720 images' in said and '60 left out' in said and 'and 40 more' in said
+    printed = run(*command).stdout
+    assert '720 images' in printed and '60 left out' in printed and 'and 40 more' in printed
     for stem, written in finished.items():
         assert (tmp_path / 'out' / f'shard-{stem}.tar').stat().st_mtime_ns == written
     whole = prepare(Plan(str(big), per_shard=30, size=60), tmp_path / 'whole', workers=2)
     assert whole == json.loads((tmp_path / 'out' / 'manifest.json').read_text())
     assert not list((tmp_path / 'out').glob('*part*'))
-    # Once more is nothing more.
+    # Another call changes nothing.
     assert prepare(Plan(str(big), per_shard=30, size=60), tmp_path / 'out') == whole
 
 
@@ -250,7 +242,7 @@ def test_a_source_that_has_changed_is_refused(source, tmp_path):
     shutil.copytree(source, tmp_path / 'in')
     plan = Plan(str(tmp_path / 'in'))
     prepare(plan, tmp_path / 'out', workers=1)
-    # As it is before the end of a first run.
+    # The state before the end of a first run.
     (tmp_path / 'out' / 'manifest.json').unlink()
     (tmp_path / 'out' / 'parts').mkdir()
     (tmp_path / 'out' / 'parts' / 'names.json').write_text('"other"\n')
@@ -267,7 +259,7 @@ def test_errors_of_the_tool(source, tmp_path):
 
 
 def test_two_at_once(source, tmp_path):
-    """Both wrote the same temporary files, and checksums of what the other one had written."""
+    """Both wrote the same temporary files, and each checksummed the other's output."""
     target = tmp_path / 'out'
     target.mkdir()
     other = FileLock(target / '.prepare.lock')

@@ -1,6 +1,4 @@
-"""Files that are none, names that are no text, too many open files, and the share of images that
-may be skipped.
-"""
+"""Special files, names that are not text, too many open files, and the share of skipped images."""
 
 import errno
 import json
@@ -16,8 +14,7 @@ import torch
 from mae_plugin import apis
 from mae_plugin.analysis.features import save_features
 from mae_plugin.cli import launch
-from mae_plugin.data import IndexedImages, LoadCenterCrop
-from mae_plugin.data import skipped_images as faults_module
+from mae_plugin.data import IndexedImages, LoadCenterCrop, skipped_images
 from mae_plugin.data.collate import CheckedCollate
 from mae_plugin.data.skipped_images import SkippedImages, exceeds_share
 from mae_plugin.data.sources import open_files as files_module
@@ -35,7 +32,7 @@ TRAIN = [dict(type='LoadRandomCrop', scale=16)]
 
 
 def test_what_is_no_regular_file_is_not_read(tmp_path):
-    """The opening of a FIFO waited for ever for a writer."""
+    """Opening a FIFO waited for a writer forever."""
     os.mkfifo(tmp_path / 'x.jpg')
     (tmp_path / 'terminal.jpg').symlink_to('/dev/tty')
     (tmp_path / 'zeros.jpg').symlink_to('/dev/zero')
@@ -55,7 +52,7 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
 
 
 def test_names_that_are_not_utf8(tmp_path, log):  # noqa: F811
-    """Skipping a broken image of such a name ended training; each report takes it now."""
+    """Skipping a damaged image of such a name ended training; every report accepts it now."""
     root = tmp_path / 'in'
     write_jpegs(root, 12)
     bad = os.fsencode(root) + b'/caf\xe9.jpg'
@@ -63,9 +60,9 @@ def test_names_that_are_not_utf8(tmp_path, log):  # noqa: F811
         file.write(b'no image')
     dataset = IndexedImages(str(root), index_dir=str(tmp_path), pipeline=TRAIN)
     assert len(dataset) == 13 and all(dataset[i]['img'].shape == (16, 16, 3) for i in range(13))
-    said = [line for line in log if line.startswith('Skipped')]
-    assert len(said) == 1 and f'{root}/caf\\xe9.jpg: ' in said[0]
-    said[0].encode()
+    logged = [line for line in log if line.startswith('Skipped')]
+    assert len(logged) == 1 and f'{root}/caf\\xe9.jpg: ' in logged[0]
+    logged[0].encode()
     files = names(dataset)
     for ending in ('npz', 'parquet'):
         if ending == 'parquet':
@@ -87,7 +84,7 @@ def run_here(monkeypatch, tool: str, *arguments: object) -> None:
 
 
 def test_names_that_look_like_markup(tmp_path, monkeypatch, capsys):
-    """b]c.jpg in a folder a[ ended prepare in rich's MarkupError, after the work was done."""
+    """b]c.jpg in a folder a[ ended prepare in rich's MarkupError, after all shards were written."""
     root = tmp_path / 'in' / 'a['
     write_jpegs(root, 1)
     (root / 'b]c.jpg').write_bytes(b'no image')
@@ -96,10 +93,10 @@ def test_names_that_look_like_markup(tmp_path, monkeypatch, capsys):
     with open(os.fsencode(root) + b'/caf\xe9.jpg', 'wb') as file:
         file.write(b'no image')
     run_here(monkeypatch, 'prepare_dataset.py', tmp_path, tmp_path / 'out[/x]', '--workers', '1')
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ('in/a[/b]c.jpg', 'in/a[/[/red]x:smile:.jpg', 'in/a[/caf\\xe9.jpg'):
-        assert f'left out {name}: ' in said
-    assert '1 images' in said and f'3 left out: {tmp_path}/out[/x]/manifest.json' in said
+        assert f'left out {name}: ' in printed
+    assert '1 images' in printed and f'3 left out: {tmp_path}/out[/x]/manifest.json' in printed
     manifest = json.loads((tmp_path / 'out[/x]' / 'manifest.json').read_text())
     assert os.fsencode(manifest['skipped'][2]['name']) == b'in/a[/caf\xe9.jpg'
 
@@ -117,12 +114,12 @@ def test_names_that_look_like_markup_in_reconstruct(tmp_path, monkeypatch, capsy
         monkeypatch.setattr(apis, name, fake or (lambda *_: None))
     monkeypatch.setattr(launch, 'read_model_arguments', lambda args: ('name', False, paths))
     run_here(monkeypatch, 'reconstruct.py', 'name', 'None', 'x.jpg', '--out', tmp_path)
-    said = capsys.readouterr().out
-    assert all(name in said for name in ('a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\\xe9.jpg'))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ('a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\\xe9.jpg'))
 
 
 def test_more_tar_files_than_descriptors(tmp_path):
-    """The last of 1,100 were lost as broken images."""
+    """The last of 1,100 were skipped as damaged images."""
     write_jpegs(tmp_path / 'in', 1)
     shards = tmp_path / 'shards'
     shards.mkdir()
@@ -142,7 +139,7 @@ def test_more_tar_files_than_descriptors(tmp_path):
 
 
 def test_open_files_are_bounded(tmp_path):
-    """The ones used last stay open; a forked process has its own."""
+    """The files used last stay open; a forked process has its own."""
     for i in range(5):
         (tmp_path / str(i)).write_bytes(f'file {i}'.encode())
     files = OpenFiles(limit=3)
@@ -193,9 +190,7 @@ def test_no_descriptor_is_no_broken_image(tmp_path, monkeypatch, packed):
 
 
 def ended(share: float, images: int, seed: int) -> int | None:
-    """After how many images of a run with this share of broken ones it ends, None if it does
-    not.
-    """
+    """Returns after how many images a run with this share of damaged ones ends, or None."""
     skipped = SkippedImages(0.1)
     broken = torch.rand(images, generator=torch.Generator().manual_seed(seed)) < share
     for number, is_broken in enumerate(broken.tolist()):
@@ -210,7 +205,7 @@ def ended(share: float, images: int, seed: int) -> int | None:
 
 @pytest.mark.parametrize('share', [0.05, 0.07, 0.08, 0.09])
 def test_a_share_that_is_allowed_never_ends_a_run(share):
-    """With 5 / 7 / 8 / 9 % of broken images 5 / 26 / 45 / 69 of 100 runs ended, by chance."""
+    """With 5 / 7 / 8 / 9 % of damaged images, 5 / 26 / 45 / 69 of 100 runs ended by chance."""
     assert [ended(share, 1000, seed) for seed in range(100)] == [None] * 100
 
 
@@ -220,9 +215,7 @@ def test_a_share_that_is_too_large_ends_every_run(share, within):
 
 
 class Fails(torch.utils.data.Dataset):
-    """Images of which a share is broken; another one takes the place of each that is, as in
-    mmengine's datasets.
-    """
+    """Images of which a share is damaged and replaced by others, as in mmengine's datasets."""
 
     def __init__(self, share: float, number: int, seed: int) -> None:
         self.broken = (
@@ -247,8 +240,8 @@ class Fails(torch.utils.data.Dataset):
 def ended_with_repeats(
     share: float, seed: int, monkeypatch: pytest.MonkeyPatch, repeats: int = 32
 ) -> bool:
-    """Whether a run of 6,400 crops, 32 of each image in a row, ends because of broken images."""
-    monkeypatch.setattr(faults_module, 'print_log', lambda *args, **kwargs: None)
+    """Returns whether a run of 6,400 crops, 32 of each image in a row, ends."""
+    monkeypatch.setattr(skipped_images, 'print_log', lambda *args, **kwargs: None)
     inner = Fails(share, 6400, seed)
     dataset = SeededDataset(inner)
     try:
@@ -257,15 +250,13 @@ def ended_with_repeats(
     except RuntimeError:
         return True
     assert len(inner.wanted) == 6400 and len(set(inner.wanted)) == 6400 // repeats
-    # Images are counted, not crops: those wanted, and those that took the place of broken ones.
+    # Images are counted, not crops: requested ones, and replacements of damaged ones.
     assert inner.skipped.requested == 6400 // repeats + inner.skipped.skipped
     return False
 
 
 def test_crops_of_one_broken_image_count_as_one(monkeypatch):
-    """Broken images came in runs as long as ``repeats``, and ended runs in which fewer were broken
-    than allowed.
-    """
+    """Damaged images came in runs of length ``repeats``, and ended runs below the allowed share."""
     assert not any(ended_with_repeats(0.09, seed, monkeypatch) for seed in (4, 7, 8))
     assert ended_with_repeats(0.5, 0, monkeypatch)
 
@@ -285,7 +276,7 @@ def sample(path: str, *shape: int, dtype: torch.dtype = torch.uint8) -> dict:
 
 @pytest.mark.parametrize('kind', ['default_collate', 'pseudo_collate'])
 def test_images_that_do_not_go_together(kind):
-    """torch said only that it cannot stack them."""
+    """torch's error was only that it cannot stack them."""
     collate = CheckedCollate(dict(type=kind))
     assert len(collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8)])['inputs']) == 2
     with pytest.raises(
@@ -296,7 +287,7 @@ def test_images_that_do_not_go_together(kind):
         ValueError, match=r'a\.tif .* and torch\.uint8, b\.tif .* and torch\.float32'
     ):
         collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8, dtype=torch.float32)])
-    # The loops for training check whatever collate function their config names.
+    # The training loops check the images for any collate function of the config.
     config = dict(dataset=dict(), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=kind))
     built = _with_addresses(config, 0, False, SimpleNamespace(accumulate=1, total=1))['collate_fn']
     assert isinstance(built, CheckedCollate) and built.collate.func is collate.collate.func

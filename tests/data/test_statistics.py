@@ -27,7 +27,7 @@ def test_equals_numpy_on_all_pixels_at_once(workers):
     random = np.random.default_rng(0)
     images = [random.normal([5.0, -3.0, 1e6], [1.0, 2.0, 1.0], (4 + i, 9, 3)) for i in range(7)]
     images[2][:2], images[3][:] = -9999, -9999
-    images[4][0, 0, 1] = -9999  # a value like another, as the other channels have theirs
+    images[4][0, 0, 1] = -9999  # nodata in one channel alone is a value
     pixels = np.concatenate([image.reshape(-1, 3) for image in images])
     pixels = pixels[~(pixels == -9999).all(axis=1)]
     found = channel_statistics(Images(images), nodata=-9999, num_workers=workers)
@@ -58,9 +58,7 @@ def numbers(line: str, name: str) -> list[float]:
 
 @pytest.mark.parametrize('kind', ['bands', 'colours'])
 def test_the_tool(tmp_path, capsys, monkeypatch, kind):
-    """Any config: ours of 13 bands without missing pixels, and mmpretrain's own reading, printed in
-    RGB.
-    """
+    """A shipped config of 13 bands, and mmpretrain's reading, with values printed as RGB."""
     random = np.random.default_rng(0)
     (tmp_path / 'train').mkdir()
     pixels = random.integers(1, 256, (6, 120, 120, 13 if kind == 'bands' else 3)).astype(np.uint8)

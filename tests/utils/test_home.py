@@ -1,4 +1,4 @@
-"""Users of whom the system knows nothing but a number."""
+"""Users that the system knows only by number."""
 
 import os
 import pwd
@@ -12,7 +12,7 @@ from mae_plugin.utils import home
 def nobody(tmp_path, monkeypatch):
     """Neither a home folder, nor a name, nor a cache folder; temporary files in ``tmp_path``."""
     for name in ('HOME', 'XDG_CACHE_HOME', 'LOGNAME', 'USER', 'LNAME', 'USERNAME'):
-        # Set first, so that what the test sets is removed again.
+        # Set first, so that monkeypatch removes the values of the test again.
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
 
@@ -24,7 +24,7 @@ def nobody(tmp_path, monkeypatch):
 
 
 def test_no_home(nobody, tmp_path):
-    """yapf and torch's inductor did not even import, so that nothing started."""
+    """yapf and torch's inductor could not be imported, so no tool started."""
     with pytest.raises(RuntimeError):
         Path.home()
     with pytest.warns(UserWarning, match='there is no home folder, so caches are kept in'):

@@ -1,4 +1,4 @@
-"""Locks that end with their process, and say who holds them."""
+"""Locks that are released with their process, and name their holder."""
 
 import fcntl
 import os
@@ -15,9 +15,7 @@ from ..processes import holding
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds ``tmp_path/lock`` and has a child of its own, forked while it held
-    it.
-    """
+    """A process that holds ``tmp_path/lock`` and a child of it, forked while it held the lock."""
 
     def take() -> None:
         FileLock(tmp_path / 'lock').acquire()
@@ -33,7 +31,7 @@ def holder(tmp_path):
 
 
 def test_one_holder(holder, tmp_path):
-    """SIGKILL releases the lock, whatever children the process had."""
+    """SIGKILL releases the lock, even if the process has children."""
     with pytest.raises(LockedError) as error:
         FileLock(tmp_path / 'lock').acquire()
     assert error.value.holder == f'process {holder.pid} on {socket.gethostname()}'
@@ -48,9 +46,7 @@ def test_one_holder(holder, tmp_path):
 
 
 def test_a_lock_file_that_its_holder_removed(tmp_path, monkeypatch):
-    """Opened before and locked after the removal, the file would be a lock that nobody else
-    sees.
-    """
+    """Opened before and locked after the removal, the file would be a lock that nobody checks."""
     first, second = FileLock(tmp_path / 'lock'), FileLock(tmp_path / 'lock')
     first.acquire()
     flock = fcntl.flock
@@ -69,16 +65,16 @@ def test_a_lock_file_that_its_holder_removed(tmp_path, monkeypatch):
 
 
 def test_who_is_waited_for(holder, tmp_path, monkeypatch):
-    """A lock that waits for ever said nothing."""
+    """A process that waited for a lock forever logged nothing."""
     monkeypatch.setattr(locks, 'PATIENCE', 0.1)
-    said = []
+    logged = []
 
     def on_wait(who: str) -> None:
-        said.append(who)
+        logged.append(who)
         holder.kill()
 
     with waiting_lock(tmp_path / 'lock', on_wait):
-        assert said == [f'process {holder.pid} on {socket.gethostname()}']
+        assert logged == [f'process {holder.pid} on {socket.gethostname()}']
         with pytest.raises(LockedError):
             FileLock(tmp_path / 'lock').acquire()
     FileLock(tmp_path / 'lock').acquire()

@@ -7,7 +7,7 @@ import sys
 import pytest
 from mae_plugin.utils import parents
 
-# Started without the package, whose imports take seconds: a parent that starts a rank and waits.
+# Without the package, whose imports take seconds: a parent that starts a rank and waits.
 PARENT = """
 import subprocess, sys
 subprocess.run([sys.executable, '-c', sys.argv[1], *sys.argv[2:]])
@@ -32,13 +32,11 @@ while True:
 @pytest.mark.parametrize(('kind', 'last'), [('saves', 'saved'), ('hangs', 'hangs'), ('plain', '')])
 @pytest.mark.timeout(60)
 def test_a_rank_ends_with_its_launcher(kind, last):
-    """After SIGKILL of the launcher the ranks trained on for ever; they save if they can, and end
-    in any case.
-    """
+    """After SIGKILL of the launcher, ranks trained on forever; now they save and end."""
     command = [sys.executable, '-c', PARENT, RANK, parents.__file__, kind]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert launcher.stdout.readline() == 'up\n'
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    # The pipe ends when the last process that has it does.
+    # The pipe closes with the last process that holds it.
     assert launcher.stdout.read().strip() == last

@@ -21,7 +21,7 @@ def work() -> None:
 
 @pytest.mark.timeout(60)
 def test_workers_end_with_a_killed_parent():
-    """They waited for work for ever, or wrote to files beside the next run's workers."""
+    """They waited for tasks forever, or wrote to files of the next run's workers."""
     reader, writer = os.pipe()
     parent = os.fork()
     if parent == 0:
@@ -33,13 +33,13 @@ def test_workers_end_with_a_killed_parent():
     assert os.read(reader, 1) + os.read(reader, 1) == b'..'
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    # The pipe ends when the last worker does.
+    # The pipe closes with the last worker.
     assert os.read(reader, 1) == b''
 
 
 @pytest.mark.timeout(60)
 def test_ctrl_c_ends_the_workers_at_once(capfd):
-    """Without a traceback from each of them."""
+    """Ctrl-C ends the workers without a traceback from each of them."""
     reader, writer = os.pipe()
     with pytest.raises(KeyboardInterrupt), process_pool(2, begin, writer) as pool:
         for _ in range(5):

@@ -1,5 +1,4 @@
-"""Damages images of every format by the thousand, and decodes each in a process with bounds on
-memory and time.
+"""Damages images of every format, and decodes each in a process with limits on memory and time.
 
 python -m tests.data.decoding.fuzz_images --cases 100000 --seed 1
 """
@@ -32,7 +31,7 @@ COLOR_TYPES = ('color', 'grayscale', 'unchanged')
 
 
 def seeds() -> dict[str, bytes]:
-    """Whole images of every format that is read, of 48 x 32 pixels."""
+    """Returns intact images of every supported format, of 48 x 32 pixels."""
     y, x = np.mgrid[:32, :48]
     noise = np.random.default_rng(0).integers(0, 40, (32, 48, 3))
     pixels = (np.stack([x * 4, y * 6, x + y], axis=-1) + noise).astype(np.uint8)
@@ -79,7 +78,7 @@ def seeds() -> dict[str, bytes]:
         'ico bitmap': _saved(alpha, 'ICO', sizes=[(32, 32)], bitmap_format='bmp'),
     }
     for kind in ('jpeg', 'jpeg progressive'):
-        # Any bytes are arithmetic code.
+        # Any bytes are valid arithmetic code.
         files[f'{kind} arithmetic'] = with_frame(files[kind], 10 if 'progressive' in kind else 9)
     for compression in (None, 'packbits', 'tiff_lzw', 'tiff_adobe_deflate', 'jpeg'):
         files[f'tiff {compression}'] = _saved(color, 'TIFF', compression=compression, exif=exif)
@@ -100,14 +99,12 @@ def seeds() -> dict[str, bytes]:
 
 
 def damage(data: bytes, other: bytes, random: np.random.Generator) -> bytes:
-    """Flips bits, overwrites, cuts, doubles, or splices in a part of another file, a few times
-    over.
-    """
+    """Flips bits, overwrites, cuts, duplicates or splices in parts of another file."""
     out = bytearray(data)
     for _ in range(random.choice([1, 1, 1, 2, 4, 16])):
         if len(out) < 2:
             break
-        # Half of all damage goes to the headers.
+        # Half of all damage is in the headers.
         place = int(random.integers(len(out) if random.random() < 0.5 else min(len(out), 200)))
         kind = random.integers(9)
         if kind <= 2:
@@ -122,7 +119,7 @@ def damage(data: bytes, other: bytes, random: np.random.Generator) -> bytes:
             out[place : place + 4] = struct.pack(f'{order}{"I" if value > 0xFFFF else "H"}', value)
         elif kind == 5:
             del out[place:]
-            # An end as it should be.
+            # A valid end.
             out += data[-int(random.integers(1, 13)) :] if random.random() < 0.5 else b''
         elif kind == 6:
             del out[place : place + int(random.integers(1, 40))]
@@ -140,11 +137,11 @@ def damage(data: bytes, other: bytes, random: np.random.Generator) -> bytes:
 
 
 def decode(data: bytes, random: np.random.Generator) -> str:
-    """Decodes a file in one of the ways that there are, and says what came of it.
+    """Decodes a file in one of the supported ways, and returns ``decoded`` or ``refused``.
 
     Raises:
-        AssertionError: if it is neither an array as promised nor a ValueError, or took more memory
-            than there is.
+        AssertionError: if the result is neither a valid array nor a ValueError, or decoding took
+            more memory than allowed.
     """
     try:
         image = EncodedImage(data, color_type=str(random.choice(COLOR_TYPES)))
@@ -161,7 +158,7 @@ def decode(data: bytes, random: np.random.Generator) -> str:
 
 
 def case(number: int, seed: int, files: dict[str, bytes]) -> tuple[str, bytes, np.random.Generator]:
-    """Name, content and generator of a damaged file, the same for the same number."""
+    """Returns name, content and generator of a damaged file, which depend only on the number."""
     random = np.random.default_rng((seed, number))
     names = list(files)
     name, other = names[number % len(names)], names[int(random.integers(len(names)))]
@@ -169,12 +166,11 @@ def case(number: int, seed: int, files: dict[str, bytes]) -> tuple[str, bytes, n
 
 
 def fuzz(cases: range, seed: int = 0) -> Counter:
-    """Decodes damaged files in processes of their own and counts what came of them: ``decoded`` and
-    ``refused``.
+    """Decodes damaged files in separate processes and counts ``decoded`` and ``refused``.
 
     Raises:
-        AssertionError: for the first case that ends its process, raises something else or takes too
-            much; it names the case.
+        AssertionError: for the first case that ends its process, raises another error or exceeds
+            the limits; the message names the case.
     """
     context = multiprocessing.get_context('fork')
     current = context.Value('q', cases.start)
@@ -196,14 +192,14 @@ def fuzz(cases: range, seed: int = 0) -> Counter:
 
 
 def _work(cases: range, seed: int, current, sender) -> None:
-    """Runs in a process of its own, under limits."""
+    """Runs cases in a separate process, under limits."""
     warnings.simplefilter('ignore')
     logging.disable()
     files = seeds()
     with open('/proc/self/statm') as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-    # A handler of Python's would wait for the decoder; without one the signal ends the process.
+    # A Python handler would wait for the decoder; without a handler, the signal ends the process.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     outcomes: Counter = Counter()
     for number in cases:
@@ -255,7 +251,7 @@ def main() -> None:
         except AssertionError as error:
             failures.append(str(error))
             print(error, flush=True)
-            # Go on behind it.
+            # Continue with the next case.
             start = int(str(error).split('case ')[-1].split()[0]) + 1
     print(dict(total), f'{len(failures)} failures')
 

@@ -1,6 +1,4 @@
-"""JPEG files that no encoder at hand writes: lossless ones, and common ones with other words in
-their headers.
-"""
+"""Builds JPEG files that common encoders do not write: lossless ones, other headers."""
 
 from __future__ import annotations
 
@@ -12,15 +10,13 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA)
 
 
 def lossless(pixels: np.ndarray, predictor: int = 1) -> bytes:
-    """Encodes (H, W, C) uint8 as a lossless JPEG (SOF3), each pixel predicted from its left
-    neighbor.
-    """
+    """Encodes (H, W, C) uint8 as a lossless JPEG (SOF3), predicted from the left neighbor."""
     height, width, channels = pixels.shape
     ids = b'RGBA'[:channels] if channels > 1 else b'\1'
     frame = struct.pack('>BHHB', 8, height, width, channels) + b''.join(
         bytes((name, 0x11, 0)) for name in ids
     )
-    # 17 categories of differences, each with a code of 5 bits.
+    # 17 categories of differences, with a code of 5 bits each.
     table = bytes((0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)))
     scan = (
         bytes((channels,)) + b''.join(bytes((name, 0)) for name in ids) + bytes((predictor, 0, 0))
@@ -46,19 +42,19 @@ def lossless(pixels: np.ndarray, predictor: int = 1) -> bytes:
     text = ''.join(bits)
     text += '1' * (-len(text) % 8)
     coded = int(text, 2).to_bytes(len(text) // 8, 'big').replace(b'\xff', b'\xff\0')
-    # Adobe's segment with transform 0: components are not to be converted.
+    # Adobe's segment with transform 0: components are not converted.
     adobe = segment(0xEE, b'Adobe\0\x64\0\0\0\0\0')
     head = adobe + segment(0xC3, frame) + segment(0xC4, table) + segment(0xDA, scan)
     return b'\xff\xd8' + head + coded + b'\xff\xd9'
 
 
 def segment(marker: int, content: bytes) -> bytes:
-    """A segment of a JPEG with its marker and length."""
+    """Returns a segment of a JPEG with its marker and length."""
     return bytes((0xFF, marker)) + struct.pack('>H', len(content) + 2) + content
 
 
 def frame_start(data: bytes) -> int:
-    """Where the frame header (SOF) of a JPEG starts that holds no thumbnail."""
+    """Returns the start of the frame header (SOF) of a JPEG without a thumbnail."""
     return next(
         place for place in range(len(data)) if data[place] == 0xFF and data[place + 1] in _FRAMES
     )
@@ -70,9 +66,7 @@ def with_frame(
     precision: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> bytes:
-    """The same JPEG with another process (0 to 15), bits per sample, or height and width in its
-    header.
-    """
+    """Returns the same JPEG with another process (0 to 15), precision or size in its header."""
     start, data = frame_start(data), bytearray(data)
     if process is not None:
         data[start + 1] = 0xC0 + process
@@ -84,6 +78,6 @@ def with_frame(
 
 
 def scan_start(data: bytes) -> int:
-    """Where the coded data of the first scan start."""
+    """Returns the start of the coded data of the first scan."""
     start = data.index(b'\xff\xda', frame_start(data))
     return start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big')

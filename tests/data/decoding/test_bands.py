@@ -1,6 +1,4 @@
-"""Images of any bands and number type, from file to crop, with dtype, bands and missing pixels
-kept.
-"""
+"""Images of any bands and number type, from file to crop: dtype, bands and missing pixels."""
 
 from io import BytesIO
 
@@ -40,9 +38,9 @@ def npy(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32', 'float64', 'int32'])
 @pytest.mark.parametrize('bands', [1, 2, 3, 4, 13])
 def test_tiff_and_npy(dtype, bands):
-    """Bands last, bands first and bands as pages come out alike, from either order of bytes.
+    """Bands last, bands first and bands as pages give equal pixels, in either byte order.
 
-    Pages that nothing calls bands were taken for bands; now the caller says it.
+    Pages that no metadata mark as bands were taken for bands; now the caller has to choose.
     """
     pixels = (RANDOM.standard_normal((17, 23, bands)) * 100).astype(dtype)
     first = np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -97,7 +95,7 @@ def test_other_formats():
             assert got.shape == (9, 11, 4)
         else:
             assert got.dtype == expected.dtype and np.array_equal(got, expected)
-    # JPEG keeps its number of channels, and takes the way that can decode at reduced size.
+    # JPEG keeps its number of channels, and is decoded by the path that supports reduced sizes.
     for mode in ('L', 'RGB', 'CMYK'):
         image = EncodedImage(
             saved(Image.fromarray(colour).resize((64, 48)).convert(mode), 'JPEG'),
@@ -113,7 +111,7 @@ def test_other_formats():
 
 
 def test_grayscale():
-    """One channel, from colour by the luma that Pillow takes, from 16 bits scaled to 8."""
+    """One channel: colors are converted by Pillow's luma, and 16 bits are scaled to 8."""
     colour = RANDOM.integers(0, 256, (9, 11, 3), dtype=np.uint8)
     got = EncodedImage(saved(Image.fromarray(colour), 'PNG'), color_type='grayscale').pixels()
     assert np.abs(got[..., 0] - colour @ [0.299, 0.587, 0.114]).max() < 1
@@ -123,7 +121,7 @@ def test_grayscale():
 
 
 def test_what_is_no_image():
-    for data, said in (
+    for data, reason in (
         (npy(np.zeros((2, 3, 4, 5))), r'shape \(2, 3, 4, 5\)'),
         (npy(np.zeros((3, 4), complex)), 'complex128; store real and imaginary part'),
         (npy(np.zeros((4, 4)))[:-8], 'Failed to read all data|EOF|cannot reshape'),
@@ -142,7 +140,7 @@ def test_what_is_no_image():
             'bytes|corrupted|read',
         ),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=reason):
             read_bands(data)
     for data in (
         npy(np.zeros((4, 4))),
@@ -159,9 +157,7 @@ def test_what_is_no_image():
     ('dtype', 'bands'), [('uint16', 13), ('uint32', 1), ('float32', 2), ('int16', 1), ('uint8', 4)]
 )
 def test_crops_keep_bands_and_type(tmp_path, kind, dtype, bands):
-    """Every band is cut, resized and flipped as it would be alone, and lies in the range of its
-    values.
-    """
+    """Every band is cropped, resized and flipped as if alone, and stays in its range of values."""
     pixels = RANDOM.integers(0, 30000 if dtype != 'uint8' else 256, (60, 50, bands)).astype(dtype)
     tifffile.imwrite(
         tmp_path / 'all.tif',
@@ -184,9 +180,7 @@ def test_crops_keep_bands_and_type(tmp_path, kind, dtype, bands):
 
 @pytest.mark.parametrize('nodata', [-9999.0, float('nan')])
 def test_resizing_does_not_mix_missing_pixels_in(nodata):
-    """Whatever stands for no data, the other pixels come out the same, far from it as without
-    it.
-    """
+    """For any value of nodata, the other pixels are the same, up to the edge of missing pixels."""
     pixels = RANDOM.uniform(100, 200, (40, 40, 2)).astype(np.float32)
     holes = pixels.copy()
     holes[:12, 30:] = nodata

@@ -1,4 +1,4 @@
-"""Every kind of image file comes out right."""
+"""Every kind of image file is decoded to the correct colors and orientation."""
 
 import io
 
@@ -11,7 +11,7 @@ SIZE = (48, 32)  # width, height
 
 
 def colours() -> Image.Image:
-    """Red to green along the width, blue along the height: no two corners alike."""
+    """Red to green along the width, blue along the height: all corners differ."""
     x, y = np.meshgrid(np.linspace(0, 255, SIZE[0]), np.linspace(0, 255, SIZE[1]))
     return Image.fromarray(np.stack([255 - x, x, y], axis=-1).round().astype(np.uint8))
 
@@ -31,9 +31,7 @@ def decoded(data: bytes, **options) -> np.ndarray:
 
 
 def test_jpeg_is_pillows():
-    """Within a level or two of Pillow's own libjpeg, whose chroma is interpolated a little
-    differently.
-    """
+    """Within two levels of Pillow's libjpeg, whose interpolation of chroma differs slightly."""
     data = encode(colours(), 'JPEG', quality=95)
     reference = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(decoded(data, channel_order='rgb') - reference).max() <= 2
@@ -71,7 +69,7 @@ def test_palette_and_alpha():
 
 
 def test_cmyk():
-    """As Pillow converts it: white stays white, and pure cyan has no red."""
+    """As in Pillow's conversion: white stays white, and pure cyan has no red."""
     image = Image.new('CMYK', SIZE, (0, 0, 0, 0))
     image.paste((255, 0, 0, 0), (0, 0, 24, 32))
     data = encode(image, 'JPEG', quality=100)
@@ -82,9 +80,7 @@ def test_cmyk():
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
 def test_16_bits(kind):
-    """65,535 is white and 32,896 = 128 * 257 is 128; Pillow's own conversion would make both
-    white.
-    """
+    """65,535 is white and 32,896 = 128 * 257 is 128; Pillow's own conversion makes both white."""
     gray = np.full((32, 48), 65535, dtype=np.uint16)
     gray[:, :24] = 128 * 257
     out = decoded(encode(Image.fromarray(gray), kind))
@@ -93,7 +89,7 @@ def test_16_bits(kind):
 
 @pytest.mark.parametrize('before', [b'\xff\xda' * 9, b'\0' * 65000], ids=['like a scan', 'long'])
 def test_rotation_behind_other_segments(before):
-    """Colour profiles, say, may come before the Exif, hold any bytes, and be long."""
+    """Color profiles and the like may precede the Exif, with any bytes and of any length."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(colours(), 'JPEG', exif=exif)
@@ -121,7 +117,7 @@ def test_rotation(kind, orientation):
 
 
 def test_reduced_size():
-    """An eighth of a 400 x 296 JPEG has the mean colours of its blocks of 8 x 8 pixels."""
+    """An eighth of a 400 x 296 JPEG has the mean colors of its blocks of 8 x 8 pixels."""
     big = colours().resize((400, 296), Image.Resampling.BICUBIC)
     image = EncodedImage(encode(big, 'JPEG', quality=95), channel_order='rgb')
     whole = image.pixels().astype(float)
@@ -141,9 +137,7 @@ def test_odd_sizes_reduced():
 
 
 def test_harmless_remarks_of_libjpeg_pass():
-    """Bytes between two segments, as some cameras leave them, stop simplejpeg but no other
-    reader.
-    """
+    """simplejpeg, unlike other readers, rejects bytes between segments, which cameras may write."""
     data = encode(colours(), 'JPEG', quality=95)
     odd = data[:-2] + b'\0\0\0' + data[-2:]
     assert np.array_equal(decoded(odd), decoded(data))

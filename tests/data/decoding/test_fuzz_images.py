@@ -1,6 +1,4 @@
-"""Damaged images of every format give an array or a ValueError: no signal, no other error, within
-bounds.
-"""
+"""Damaged images of every format give an array or a ValueError, within limits."""
 
 import pytest
 
@@ -8,9 +6,9 @@ from .fuzz_images import EncodedImage, fuzz, seeds
 
 
 def test_undamaged_images_are_read():
-    """Otherwise no damage would show anything."""
+    """Damage would have no meaning otherwise."""
     for name, data in seeds().items():
-        # Bytes of Huffman's code are arithmetic code of a damaged image.
+        # Huffman-coded bytes are valid arithmetic code of a damaged image.
         if 'arithmetic' not in name:
             assert EncodedImage(data, color_type='unchanged').pixels().size > 0, name
         if not name.startswith(('npy', 'tiff', 'jpeg a', 'jpeg progressive a')):

@@ -1,4 +1,4 @@
-"""Which formats are opened, what their headers may claim, and which way up images come out."""
+"""Supported formats, limits on what headers claim, and orientation."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 @pytest.mark.parametrize('color_type', ['color', 'grayscale', 'unchanged'])
 def test_postscript_starts_no_program(color_type, monkeypatch):
-    """Pillow was asked for any format it knows, and starts Ghostscript for this one."""
+    """Pillow opened any format it supports, and runs Ghostscript for this one."""
     started = []
     monkeypatch.setattr(subprocess, 'check_call', lambda *args, **kwargs: started.append(args))
     monkeypatch.setattr('PIL.EpsImagePlugin.has_ghostscript', lambda: True)
@@ -62,12 +62,11 @@ def test_check_size(monkeypatch):
 
 @pytest.mark.parametrize('kind', ['PNG', 'WebP', 'JPEG'])
 def test_broken_exif_means_no_rotation(kind):
-    """The whole image was refused, which Pillow and OpenCV read."""
+    """The whole image was rejected, which Pillow and OpenCV read."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     options = dict(lossless=True) if kind == 'WebP' else {}
     whole = encode(Image.fromarray(pixels), kind, **options)
-    # Big-endian TIFF structures: an offset behind the end, a count behind the end, and no TIFF at
-    # all.
+    # Big-endian TIFF structures: an offset beyond the end, a count beyond the end, and no TIFF.
     for exif in (
         b'MM\0*\xff\xff\xff\xff',
         b'MM\0*\0\0\0\x08\x00\x05\x01\x12',
@@ -88,7 +87,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def npy_header(text: str) -> bytes:
-    """A ``.npy`` file of a header alone."""
+    """Returns a ``.npy`` file of only a header."""
     text = text + '\n'
     return b'\x93NUMPY\x01\0' + struct.pack('<H', len(text)) + text.encode('latin1')
 
@@ -118,7 +117,7 @@ def npy_header(text: str) -> bytes:
     ],
 )
 def test_arrays_that_are_no_images(data, reason):
-    """Arrays without bands or rows came out as images; a header alone allocated what it claims."""
+    """Arrays without bands or rows were returned as images; a header allocated all it claims."""
     with pytest.raises(ValueError, match=reason):
         EncodedImage(data, color_type='unchanged')
 
@@ -131,9 +130,7 @@ def test_arrays_in_fortran_order_come_out_as_they_are():
 
 
 def test_integers_of_32_bits_in_color():
-    """Values of 0 to 255 came out nearly black, as if white were 65,535; beyond them white is
-    unknown.
-    """
+    """Values of 0 to 255 were nearly black, as if white were 65,535; beyond, white is unknown."""
     values = np.random.default_rng(0).integers(0, 256, (32, 48)).astype(np.int32)
     out = EncodedImage(encode(Image.fromarray(values), 'TIFF')).pixels()
     np.testing.assert_array_equal(out, np.repeat(values[..., None], 3, axis=-1))
@@ -143,7 +140,7 @@ def test_integers_of_32_bits_in_color():
             ValueError, match='integers of 32 bits .* whose black and white are unknown'
         ):
             EncodedImage(encode(Image.fromarray(values), 'TIFF'))
-    # PGM of more than 8 bits says what white is.
+    # PGM of more than 8 bits defines white.
     deep = b'P5 2 1 1023\n' + struct.pack('>HH', 1023, 512)
     np.testing.assert_array_equal(
         EncodedImage(deep).pixels()[0, :, 0], [255, round(512 / 1023 * 255)]
@@ -151,7 +148,7 @@ def test_integers_of_32_bits_in_color():
 
 
 def png_header(width: int, height: int, bits: int, color: int) -> bytes:
-    """A PNG file of a header and a few bytes of pixels, with right checksums."""
+    """Returns a PNG file of a header and a few bytes of pixels, with valid checksums."""
     chunks = (
         (b'IHDR', struct.pack('>IIBBBBB', width, height, bits, color, 0, 0, 0)),
         (b'IDAT', b'x\x9c\x63'),
@@ -207,7 +204,7 @@ def test_headers_that_claim_more_than_the_file_can_hold(kind, color_type, monkey
 
 @pytest.mark.parametrize('kind', ['PNG', 'GIF', 'WebP', 'TIFF', 'AVIF', 'JPEG'])
 def test_large_images_of_one_color_are_plausible(kind):
-    """What compresses best of all that is honest."""
+    """Valid images with the best compression are read."""
     options = (
         dict(compression='tiff_lzw')
         if kind == 'TIFF'
@@ -222,7 +219,7 @@ def test_large_images_of_one_color_are_plausible(kind):
 
 
 def test_deep_pictures_keep_to_the_limit_unchanged(monkeypatch):
-    """A gray PNG of 16 bits was decoded at any size, where the same file in color was refused."""
+    """A gray PNG of 16 bits was decoded at any size; the same file in color was rejected."""
     data = encode(Image.fromarray(np.zeros((32, 48), np.uint16)), 'PNG')
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 32 * 48 // 2 - 1)
     for color_type in ('color', 'unchanged'):
@@ -243,9 +240,7 @@ def test_pages_count_for_the_limit(monkeypatch):
 
 @pytest.mark.parametrize('kind', ['PNG', 'GIF', 'WebP', 'BMP', 'TIFF', 'PPM', 'AVIF'])
 def test_files_that_end_early_are_broken(kind):
-    """At no length but the whole one is there a picture, or it is the whole picture all the
-    same.
-    """
+    """A file cut at any length gives an error, or the whole image if only its end is missing."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     data = encode(Image.fromarray(pixels), kind)
     whole = EncodedImage(data).pixels()

@@ -1,6 +1,4 @@
-"""JPEG files of every process are told by their headers: read by a decoder that takes them, or
-refused.
-"""
+"""JPEG files of every process, detected by their headers: decoded or rejected."""
 
 import io
 
@@ -25,9 +23,7 @@ def jpeg(image: Image.Image | None = None, **options) -> bytes:
 @pytest.mark.parametrize('channels', [1, 3, 4])
 @pytest.mark.parametrize('reduction', [1, 8])
 def test_lossless_jpeg(channels, reduction):
-    """libjpeg does not scale it: reduced to 1/8 it wrote behind the buffer, and ended the
-    process.
-    """
+    """libjpeg does not scale it: reduced to 1/8, it wrote beyond the buffer and crashed."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 56, channels), dtype=np.uint8)
     data = lossless(pixels)
     out = EncodedImage(data, color_type='unchanged').pixels(reduction)
@@ -55,7 +51,7 @@ def test_jpeg_of_other_bits_is_refused(process, precision):
 
 @pytest.mark.parametrize('process', [9, 10])
 def test_arithmetic_coding_takes_any_bytes(process):
-    """Not these of Huffman's; no more than a picture or an error may come of them."""
+    """The bytes are not Huffman-coded data of these processes: an image or an error, no crash."""
     data = with_frame(jpeg(progressive=process == 10), process)
     for reduction in (1, 2, 8):
         try:
@@ -67,7 +63,7 @@ def test_arithmetic_coding_takes_any_bytes(process):
 
 @pytest.mark.parametrize('progressive', [False, True])
 def test_size_that_the_bytes_cannot_hold(progressive):
-    """13,000 x 13,000 pixels over some bytes took 30 s, 2.6 GB, and were a picture in the end."""
+    """13,000 x 13,000 pixels in a few bytes took 30 s and 2.6 GB, and were returned as an image."""
     for mode in ('RGB', 'L', 'CMYK'):
         data = with_frame(
             jpeg(Image.fromarray(NOISE).convert(mode), progressive=progressive), size=(13000, 13000)
@@ -83,7 +79,7 @@ def test_size_that_the_bytes_cannot_hold(progressive):
 @pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
 @pytest.mark.parametrize('progressive', [False, True])
 def test_one_color_takes_more_than_the_least_bytes(mode, progressive):
-    """The bound is below what any encoder makes."""
+    """The bound is below the output of all encoders."""
     data = jpeg(Image.new(mode, (2003, 1001)), optimize=True, progressive=progressive)
     header = read_jpeg_header(data)
     assert len(data) // 8 < header.least_bytes < len(data)
@@ -96,7 +92,7 @@ def test_one_color_takes_more_than_the_least_bytes(mode, progressive):
 @pytest.mark.parametrize('color_type', ['color', 'grayscale', 'unchanged'])
 @pytest.mark.parametrize('end', [b'', b'\xff\xd9'])
 def test_jpeg_that_ends_early_is_broken(options, color_type, end):
-    """libjpeg makes the rest gray, and an end of image after the cut kept Pillow from saying so."""
+    """libjpeg fills the rest with gray; with an end of image after the cut, Pillow accepts it."""
     data = jpeg(**options)
     for share in (0.05, 0.3, 0.6, 0.9):
         start = scan_start(data)
@@ -107,7 +103,7 @@ def test_jpeg_that_ends_early_is_broken(options, color_type, end):
 
 
 def test_warnings_of_metadata_do_not_hide_an_early_end():
-    """libjpeg tells its first warning alone."""
+    """libjpeg reports only its first warning."""
     data = jpeg()
     odd = data[:2] + segment(0xE0, b'JFIF\0\x07\x07\0\0\1\0\1\0\0') + b'\0\0\0' + data[2 + 18 :]
     np.testing.assert_array_equal(EncodedImage(odd).pixels(), EncodedImage(data).pixels())
@@ -117,7 +113,7 @@ def test_warnings_of_metadata_do_not_hide_an_early_end():
 
 
 def test_scans_without_end_are_refused():
-    """Each of them takes the decoder through all blocks of the image."""
+    """The decoder passes over all blocks of the image for each scan."""
     data = jpeg(progressive=True)
     last = data.rindex(b'\xff\xda')
     scan = data[last:-2]
@@ -125,13 +121,13 @@ def test_scans_without_end_are_refused():
     assert EncodedImage(few).pixels().shape == (32, 48, 3)
     with pytest.raises(ValueError, match=f'scans is refused: .* {MAX_SCANS} are allowed'):
         EncodedImage(data[:-2] + scan * 2 * MAX_SCANS + data[-2:])
-    # Behind the end of the image, bytes are of no image: a motion photograph's, for instance.
+    # Bytes after the end of the image do not belong to it, as in motion photographs.
     assert EncodedImage(data + scan * 2 * MAX_SCANS).pixels().shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_orientation_in_xmp_alone(orientation):
-    """It was ignored, as XMP came after a look for Exif."""
+    """XMP without Exif was ignored."""
     packet = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
     data = jpeg(Image.fromarray(NOISE).resize((64, 40)), quality=95, xmp=packet)
     assert read_jpeg_header(data).orientation == orientation
@@ -146,7 +142,7 @@ def test_exif_goes_before_xmp():
     exif[0x0112] = 6
     packet = b'<rdf:Description tiff:Orientation="3"/>'
     assert read_jpeg_header(jpeg(exif=exif, xmp=packet)).orientation == 6
-    # Broken Exif says nothing.
+    # Damaged Exif is ignored.
     assert (
         read_jpeg_header(jpeg(exif=b'Exif\0\0MM\0*\xff\xff\xff\xff', xmp=packet)).orientation == 3
     )
@@ -155,9 +151,7 @@ def test_exif_goes_before_xmp():
 
 
 def test_header_is_found_as_libjpeg_finds_it():
-    """Fill bytes, bytes between segments, restart markers and thumbnails do not lead away from the
-    frame.
-    """
+    """Fill bytes, bytes between segments, restart markers and thumbnails do not hide the frame."""
     data = jpeg(progressive=True)
     thumbnail = segment(0xE2, with_frame(jpeg(), 3, size=(9, 9))[:600])
     for inserted in (
@@ -175,6 +169,6 @@ def test_header_is_found_as_libjpeg_finds_it():
         assert header.sampling == (0x22, 0x11, 0x11) and not header.is_split
         np.testing.assert_array_equal(EncodedImage(odd).pixels(), EncodedImage(data).pixels())
     assert read_jpeg_header(data[: frame_start(data)]) is None
-    # A second frame header is an error in libjpeg.
+    # libjpeg rejects a second frame header.
     frame = data[frame_start(data) : frame_start(data) + 19]
     assert read_jpeg_header(data[: frame_start(data)] + frame + data[frame_start(data) :]) is None

@@ -1,6 +1,4 @@
-"""TIFF in every form, against pixels known in closed form: what GDAL gives unchanged, and true
-colors of 8 bits.
-"""
+"""TIFF in all forms against pixels in closed form: GDAL's values unchanged, and 8-bit colors."""
 
 import itertools
 import zlib
@@ -23,7 +21,7 @@ HEIGHT, WIDTH = 37, 45
 def ramp(
     dtype, channels: int = 1, largest: int | None = None, shape: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> np.ndarray:
-    """Values (H, W, C) that tell row, column and channel, over the whole range of the type."""
+    """Returns values (H, W, C) that identify row, column and channel, over the type's range."""
     y, x, c = np.ogrid[: shape[0], : shape[1], :channels]
     index = (y * 7919 + x * 104729 + c * 1299709) % 65521
     if np.dtype(dtype).kind == 'f':
@@ -49,7 +47,7 @@ def write(pixels: np.ndarray, **options) -> bytes:
 
 
 def packed(pixels: np.ndarray, bits: int) -> bytes:
-    """Samples as a stream of bits, the highest first, each row filled up to whole bytes."""
+    """Packs samples as a bit stream, the highest bit first, each row padded to whole bytes."""
     places = np.arange(bits)[::-1]
     rows = (pixels[..., None].astype(np.uint32) >> places & 1).reshape(len(pixels), -1)
     return np.packbits(rows.astype(np.uint8), axis=1).tobytes()
@@ -66,9 +64,7 @@ def assert_same(got: np.ndarray, expected: np.ndarray, name: object = '') -> Non
 
 @pytest.mark.parametrize('compression', [None, 'packbits', 'lzw', 'deflate', 'zstd', 'lerc'])
 def test_compressions(compression):
-    """LZW, the floating-point predictor and others were refused for want of a package that was not
-    installed.
-    """
+    """LZW, the floating-point predictor and others were rejected for lack of a package."""
     kinds = [('contig', 3), ('separate', 4), ('contig', 13)]
     layouts = [{}, dict(tile=(16, 32)), dict(rowsperstrip=5, byteorder='>'), dict(bigtiff=True)]
     for dtype, layout in itertools.product(
@@ -114,9 +110,7 @@ def test_small_integers_of_large_types_in_color():
 @pytest.mark.parametrize('bits', [1, 2, 3, 4, 5, 6, 7, 10, 12, 14])
 @pytest.mark.parametrize('channels', [1, 3])
 def test_packed_bits(bits, channels):
-    """Packed samples are not scaled, as in GDAL; in color the largest number of their bits is
-    white.
-    """
+    """Packed samples are not scaled, as in GDAL; in color, the largest number of bits is white."""
     dtype, white = np.uint8 if bits < 8 else np.uint16, 2**bits - 1
     pixels = ramp(dtype, channels, white)
     assert pixels.max() == white
@@ -133,12 +127,12 @@ def test_packed_bits(bits, channels):
 
 @pytest.mark.parametrize('byteorder', ['<', '>'])
 def test_24_bits(byteorder):
-    """Integers of big-endian files came out 256 times too large, floats were refused."""
+    """Integers of big-endian files were 256 times too large, and floats were rejected."""
     pixels = ramp(np.uint32, 3, 2**24 - 1)
     strip = packed(pixels, 24)
     if byteorder == '>':
-        # GDAL takes these for a stream of bits, the highest first, after libtiff has exchanged
-        # their bytes.
+        # GDAL reads them as a bit stream, the highest bit first, after libtiff has exchanged their
+        # bytes.
         strip = np.frombuffer(strip, np.uint8).reshape(-1, 3)[:, ::-1].tobytes()
     data = build_tiff([basic_tags(HEIGHT, WIDTH, [24] * 3, 2)], [strip], byteorder)
     assert_same(read_bands(data), pixels)
@@ -150,7 +144,7 @@ def test_24_bits(byteorder):
 
 
 def test_alpha_and_extra_samples_are_kept():
-    """Shapes differed from GDAL's: two samples, and more than alpha."""
+    """Shapes differed from GDAL's for two samples, and for extra samples besides alpha."""
     for channels, photometric, extra in (
         (2, 'minisblack', ['unassalpha']),
         (2, 'minisblack', ['unspecified']),
@@ -187,7 +181,7 @@ def test_color_is_divided_by_associated_alpha():
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
 @pytest.mark.parametrize('compression', [None, 'lzw'])
 def test_deep_colors(planar, compression):
-    """Uncompressed planes of 16 bits were garbage in color: off by up to 132."""
+    """Uncompressed planes of 16 bits had wrong colors, off by up to 132."""
     pixels = ramp(np.uint16, 3)
     data = write(pixels, photometric='rgb', planarconfig=planar, compression=compression)
     assert_same(read_bands(data), pixels)
@@ -199,7 +193,7 @@ def test_deep_colors(planar, compression):
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
 @pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
 def test_inks(planar, dtype):
-    """Unchanged gives the four inks, color what they look like on white paper without a profile."""
+    """Unchanged keeps the four inks; color shows them on white paper, without a profile."""
     pixels = ramp(dtype, 4)
     data = write(pixels, photometric='separated', planarconfig=planar)
     assert_same(read_bands(data), pixels)
@@ -208,7 +202,7 @@ def test_inks(planar, dtype):
 
 
 def test_palettes_become_colors():
-    """Unchanged gave indices; maps with values of 8 bits were black in color."""
+    """Unchanged returned indices; maps with values of 8 bits were black in color."""
     table = (np.arange(256)[None] * [[3], [5], [7]] % 256).astype(np.uint8)
     index = ramp(np.uint8)[..., 0]
     expected = table.T[index]
@@ -258,15 +252,13 @@ def test_ccitt(compression):
 
 
 def blocks() -> np.ndarray:
-    """Areas of one color each, as large as the largest unit of JPEG, so that subsampling mixes
-    none.
-    """
+    """Areas of one color each, as large as the largest unit of JPEG, so that colors do not mix."""
     few = np.uint8([[[250, 10, 20], [10, 240, 30]], [[20, 30, 230], [120, 130, 140]]])
     return few.repeat(32, axis=0).repeat(32, axis=1)
 
 
 def test_jpeg_in_tiff():
-    """YCbCr stayed YCbCr where the file did not say it twice."""
+    """YCbCr was not converted if only one of two tags noted it."""
     pixels = blocks()
     for layout in ({}, dict(tile=(32, 32)), dict(rowsperstrip=32)):
         for subsampling in ((1, 1), (2, 2)):
@@ -277,7 +269,7 @@ def test_jpeg_in_tiff():
                 assert file.pages[0].photometric == 6
             for got in (read_bands(data), colors(data)):
                 assert (got.shape, got.dtype) == (pixels.shape, np.uint8)
-                # Where blocks meet, the colors of fewer samples are interpolated.
+                # At the borders of blocks, subsampled colors are interpolated.
                 difference = np.abs(got.astype(int) - pixels).reshape(2, 32, 2, 32, 3)
                 assert difference[:, 4:-4, :, 4:-4].max() <= 4
     gray = write(pixels[..., 0], photometric='minisblack', compression='jpeg')
@@ -287,7 +279,7 @@ def test_jpeg_in_tiff():
 
 
 def ycbcr(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) by the definition of Rec. 601 in JFIF."""
+    """Converts to (H, W, 3) by the definition of Rec. 601 in JFIF."""
     r, g, b = np.moveaxis(pixels.astype(float), -1, 0)
     y = 0.299 * r + 0.587 * g + 0.114 * b
     return (
@@ -299,7 +291,7 @@ def ycbcr(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_ycbcr_without_jpeg():
-    """Gave Y, Cb and Cr as if they were colors, or was refused."""
+    """Y, Cb and Cr were returned as if they were colors, or were rejected."""
     pixels = blocks()
     stored = ycbcr(pixels)
     full = {532: (RATIONAL, [0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1])}
@@ -314,7 +306,7 @@ def test_ycbcr_without_jpeg():
         for got in (read_bands(data), colors(data)):
             assert np.abs(got.astype(int) - pixels).max() <= 2
     assert planes[284] == (SHORT, [2])
-    # Four values of Y for one of Cb and Cr each.
+    # Four values of Y for each pair of Cb and Cr.
     y = stored[..., 0].reshape(32, 2, 32, 2).transpose(0, 2, 1, 3).reshape(32, 32, 4)
     strip = zlib.compress(np.concatenate([y, stored[::2, ::2, 1:]], -1).tobytes())
     tags.update({259: (SHORT, [8]), 530: (SHORT, [2, 2])})
@@ -325,7 +317,7 @@ def test_ycbcr_without_jpeg():
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_orientation(orientation):
-    """Was ignored in TIFF, unchanged."""
+    """The orientation of unchanged TIFF was ignored."""
     seen = ramp(np.uint16)
     stored = {
         1: seen,
@@ -354,7 +346,7 @@ def stack(pages: list[np.ndarray], **options) -> bytes:
 
 
 def test_pages_that_nothing_calls_bands_are_refused(tmp_path):
-    """They were taken for bands, whatever they were."""
+    """All pages were taken for bands."""
     pages = [ramp(np.uint16)[..., 0] + number for number in range(3)]
     data = stack(pages)
     with pytest.raises(
@@ -474,7 +466,7 @@ def test_files_that_end_early_are_refused():
 
 
 def test_forms_that_are_not_read_are_named():
-    for tags, said in (
+    for tags, reason in (
         (
             basic_tags(4, 4, [8], 1, 34676),
             'compression 34676 is not supported; convert it to plain TIFF or to .npy',
@@ -492,7 +484,7 @@ def test_forms_that_are_not_read_are_named():
             '24 bits and a predictor',
         ),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=reason):
             read_bands(build_tiff([tags], [bytes(128)]))
     with pytest.raises(ValueError, match="image of many bands, which color_type='unchanged' reads"):
         EncodedImage(write(ramp(np.uint8, 5), photometric='minisblack', planarconfig='contig'))

@@ -1,6 +1,4 @@
-"""What ``color_type='unchanged'`` makes of each form of each format: the table in
-docs/any-image.md.
-"""
+"""The table of docs/any-image.md: the result of ``color_type='unchanged'`` for each format."""
 
 import re
 import struct
@@ -33,7 +31,7 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 def png(
     pixels: np.ndarray, kind: int, bits: int, chunks: tuple[tuple[bytes, bytes], ...] = ()
 ) -> bytes:
-    """A PNG file of samples (H, W, C) with a color type, and chunks before the pixels."""
+    """Returns a PNG file of samples (H, W, C) with a color type, and chunks before the pixels."""
     places = np.arange(bits)[::-1]
     rows = np.packbits(
         (pixels[..., None].astype(int) >> places & 1).reshape(len(pixels), -1).astype(np.uint8),
@@ -71,7 +69,7 @@ CASES = {
     'PNG, gray of 8 bits': (png(COLORS[..., :1], 0, 8), COLORS[..., :1]),
     'PNG, gray of 16 bits': (png(DEEP[..., :1], 0, 16), DEEP[..., :1]),
     'PNG, gray with alpha of 8 bits': (png(COLORS[..., :2], 4, 8), COLORS[..., :2]),
-    # Had four channels, by OpenCV.
+    # OpenCV returned four channels.
     'PNG, gray with alpha of 16 bits': (png(DEEP[..., :2], 4, 16), DEEP[..., :2]),
     'PNG, RGB of 8 bits': (png(COLORS[..., :3], 2, 8), COLORS[..., :3]),
     'PNG, RGB of 16 bits': (png(DEEP[..., :3], 2, 16), DEEP[..., :3]),
@@ -89,7 +87,7 @@ CASES = {
         png(COLORS[..., :3], 2, 8, ((b'tRNS', b'\0\7' * 3),)),
         COLORS[..., :3],
     ),
-    # Had four channels, by OpenCV.
+    # OpenCV returned four channels.
     'PNG, RGB of 16 bits, one color transparent': (
         png(DEEP[..., :3], 2, 16, ((b'tRNS', b'\0\7' * 3),)),
         DEEP[..., :3],
@@ -120,15 +118,15 @@ def test_unchanged(name):
 def test_table_in_the_docs_names_every_case():
     page = (Path(__file__).parents[3] / 'docs' / 'any-image.md').read_text()
     rows = re.findall(r'^\| ([^|]+?) +\| (\d) +\| (\w+)', page, re.MULTILINE)
-    said = {name: (int(channels), kind) for name, channels, kind in rows}
+    documented = {name: (int(channels), kind) for name, channels, kind in rows}
     for name, (_, expected) in CASES.items():
-        assert said[name] == (expected.shape[2], str(expected.dtype)), name
+        assert documented[name] == (expected.shape[2], str(expected.dtype)), name
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('kind', ['eXIf', 'iTXt'])
 def test_orientation_of_deep_png(orientation, kind):
-    """Was ignored at 16 bits."""
+    """The orientation was ignored at 16 bits."""
     seen = DEEP[..., :3]
     stored = {2: seen[:, ::-1], 3: seen[::-1, ::-1], 4: seen[::-1]}.get(orientation, seen)
     if orientation > 4:
@@ -174,7 +172,7 @@ def test_frames():
 
 
 def test_heic():
-    """Photographs of phones were refused without a word on how to read them."""
+    """Photographs of phones were rejected without a hint on how to read them."""
     heif = pytest.importorskip('pillow_heif')
     heif.register_heif_opener()
     pixels = np.full((48, 64, 3), (200, 90, 30), np.uint8)

@@ -1,4 +1,4 @@
-"""TIFF files written byte by byte, for forms that no encoder at hand writes."""
+"""Builds TIFF files byte by byte, for forms that common encoders do not write."""
 
 import struct
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ def build_tiff(
     """Builds a classic TIFF file with one strip per page.
 
     Args:
-        pages: for each page its tags, a type and values by number, without those of the strip.
-        strips: the strip of each page; pages may share one object.
-        byteorder: ``'<'`` or ``'>'``, of the tags; the strips are written as they are.
+        pages: tags of each page, a type and values by number, without the tags of the strip.
+        strips: strip of each page; pages may share one object.
+        byteorder: ``'<'`` or ``'>'``, of the tags; the strips are written unchanged.
     """
     file = bytearray({'<': b'II', '>': b'MM'}[byteorder] + struct.pack(byteorder + 'HI', 42, 8))
     places = {}

@@ -1,6 +1,4 @@
-"""Labels: names or whole numbers, in the order that they mean; everything else is refused by
-name.
-"""
+"""Labels: names or whole numbers in their order; all others are rejected by name."""
 
 import json
 import os
@@ -83,7 +81,7 @@ def test_no_labels(value):
 
 
 def test_numbers_are_numbers(root):
-    """As text they were sorted: 10.0 before 2.0, and -1 moved all others."""
+    """As text, 10.0 was sorted before 2.0, and -1 shifted all other labels."""
     assert labels(annotated(root, {FIRST: 10.0, SECOND: '2.0', THIRD: 3})) == [10, 2, 3]
     assert labels(annotated(root, f'{FIRST} 10\n{SECOND} 2\n', 'list.txt')) == [10, 2]
     with pytest.raises(
@@ -102,9 +100,7 @@ def test_numbers_are_numbers(root):
 
 @pytest.mark.parametrize('name', ['list.txt', 'list.json'])
 def test_ways_to_write_a_list(root, monkeypatch, name):
-    """./x, absolute paths, a BOM, CRLF and tabs; none of them was found, or the BOM became part of
-    the first path.
-    """
+    """./x, absolute paths, a BOM, CRLF and tabs: none of them was read correctly."""
     paths = [f'./{FIRST}', str(root / SECOND), 'cat/../cat//002.jpg']
     if name == 'list.txt':
         content = '\ufeff' + ''.join(f'{path}\t{i}\r\n' for i, path in enumerate(paths))
@@ -122,7 +118,7 @@ def test_ways_to_write_a_list(root, monkeypatch, name):
 
 
 def test_an_image_listed_twice_is_used_twice(root):
-    """Oversampling was lost; with two labels it is a mistake."""
+    """Oversampling was lost; an image with two labels is an error."""
     assert labels(annotated(root, f'{FIRST} 0\n{SECOND} 1\n./{FIRST} 0\n', 'list.txt')) == [0, 1, 0]
     assert labels(annotated(root, f'{{"{FIRST}": "b", "{SECOND}": "a", "{FIRST}": "b"}}')) == [
         1,
@@ -174,9 +170,7 @@ def test_a_list_for_several_tar_files(root, tmp_path):
 
 
 def test_json_without_a_label_beside_one(root, tmp_path):
-    """It took the label away, every image got the folder's class, and prepare lost the labels for
-    good.
-    """
+    """It removed the label: images got the class of their folder, and prepare lost the labels."""
     members = {
         f'cat/00{i}.cls': word for i, word in enumerate((b'lion', b'\xef\xbb\xbftiger', b'lion'))
     }
@@ -193,7 +187,7 @@ def test_json_without_a_label_beside_one(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('member', 'content', 'said'),
+    ('member', 'content', 'shown'),
     [
         ('000.cls', b'', '""'),
         ('000.cls', b'-1', '"-1"'),
@@ -203,14 +197,12 @@ def test_json_without_a_label_beside_one(root, tmp_path):
         ('000.json', b'{"label": 1.5}', '1.5'),
     ],
 )
-def test_labels_in_tar_files_that_are_none(root, tmp_path, member, content, said):
-    """They became class names, or let the folder's name be the class; prepare says that it cannot
-    keep them.
-    """
+def test_labels_in_tar_files_that_are_none(root, tmp_path, member, content, shown):
+    """They became class names, or the folder became the class; prepare reports them."""
     path = pack(root, tmp_path / 'a.tar', {f'cat/{member}': content})
     assert len(IndexedImages(str(path), index_dir=str(tmp_path))) == 3
     with pytest.raises(
-        ValueError, match=rf'cat/{member} has the label {said}; a label is a class name'
+        ValueError, match=rf'cat/{member} has the label {shown}; a label is a class name'
     ):
         IndexedImages(str(path), with_label=True, index_dir=str(tmp_path))
     manifest = prepare(Plan(str(path)), tmp_path / 'out', workers=1)

@@ -1,6 +1,4 @@
-"""Odd folders, tar files and zip files: what is an image is decided alike, and nothing is left out
-in silence.
-"""
+"""Unusual folders, tar and zip files: one rule for images, and nothing is lost silently."""
 
 import io
 import os
@@ -33,7 +31,7 @@ from ..test_indexed_images import labels, names
 from ..test_prepare import contents
 
 ENDINGS = ('.jpg', '.png')
-# Paths and what is there: content, or a link's target, or None for a folder, or a FIFO.
+# Paths and their content, a link's target, None for a folder, or a FIFO.
 FIFO = object()
 ENTRIES = {
     'a/1.jpg': b'one',
@@ -118,9 +116,7 @@ def kind(request):
 
 
 def test_one_rule_for_all(kind, tmp_path):
-    """Folders took links, tar files lost them; zip files gave what macOS leaves behind; a FIFO hung
-    for ever.
-    """
+    """Folders followed links, tar files lost them, zip files had macOS's files, a FIFO hung."""
     source = open_source(str(MAKERS[kind](tmp_path / 'source', ENTRIES)), '', ENDINGS, tmp_path)
     assert sorted(name for name, *_ in source.images) == [
         'a/1.jpg',
@@ -139,7 +135,7 @@ def test_one_rule_for_all(kind, tmp_path):
 
 
 def test_hard_links_and_names_of_archives(tmp_path):
-    """Both were lost without a word, or led out of the archive."""
+    """Both were lost silently, or led out of the archive."""
     path = make_tar(
         tmp_path / 'a.tar',
         {'./a/1.jpg': b'one', '../../x.jpg': b'x', '/abs.jpg': b'x', 'a//2.jpg': b'two'},
@@ -176,7 +172,7 @@ def big_tar(path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ('damage', 'found', 'said'),
+    ('damage', 'found', 'end'),
     [
         (lambda data, at: data[:at] + b'?' + data[at + 1 :], 3, 'a damaged header'),
         (lambda data, at: data[:at], 3, 'cut off at byte'),
@@ -196,26 +192,25 @@ def big_tar(path: Path) -> int:
         'two in one',
     ],
 )
-def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, said):  # noqa: F811
-    """All these gave the images up to there without a word, here and in prepare."""
+def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, end):  # noqa: F811
+    """All these silently gave the images up to the damage, here and in prepare."""
     path = tmp_path / 'a.tar'
     at = big_tar(path)
     path.write_bytes(damage(path.read_bytes(), at))
     assert len(IndexedImages(str(path), index_dir=str(tmp_path))) == found
     warnings = [line for line in log if line.startswith('Left out of')]
-    assert len(warnings) == 1 and EARLY_END in warnings[0] and f'a.tar: {said}' in warnings[0]
+    assert len(warnings) == 1 and EARLY_END in warnings[0] and f'a.tar: {end}' in warnings[0]
     assert f'after {found} files' in warnings[0]
-    # The index that is kept says it again.
+    # The stored index repeats the warning.
     IndexedImages(str(path), index_dir=str(tmp_path))
     assert [line for line in log if line.startswith('Left out of')] == 2 * warnings
 
 
 @pytest.mark.parametrize('format', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_no_damage_of_a_tar_file_goes_unsaid(tmp_path, format):
-    """Bits of headers flipped, and files of many lengths: all images, or a word on what is lost, or
-    a refusal.
+    """Flipped bits in headers, and files cut at many lengths: all images, a warning, or an error.
 
-    Long names lie outside the headers and have no checksum, so damage there cannot be told.
+    Long names lie outside the headers and have no checksum, so their damage cannot be detected.
     """
     path, name = (
         tmp_path / 'a.tar',
@@ -249,7 +244,7 @@ def test_no_damage_of_a_tar_file_goes_unsaid(tmp_path, format):
         except ValueError:
             continue
         assert scan.images == expected.images or scan.left_out.notes()
-        # The end mark may be cut as well.
+        # The end mark may be cut too.
         assert len(content) >= end + 512 or scan.left_out.notes()
 
 
@@ -276,7 +271,7 @@ def test_a_compressed_tar_file_that_ends_early(tmp_path):
 
 
 def test_images_beside_tar_files_are_refused(tmp_path):
-    """They were lost without a word, the tar files in prepare."""
+    """They were lost silently, the tar files in prepare."""
     write_jpegs(tmp_path / 'in' / 'deep', 1)
     make_tar(tmp_path / 'in' / 'b.TAR', {'1.jpg': b'one'})
     for read in (
@@ -292,7 +287,7 @@ def test_images_beside_tar_files_are_refused(tmp_path):
 
 
 def test_tar_files_of_other_names(tmp_path, log):  # noqa: F811
-    """A.TAR is read; compressed ones beside it are said; a pipe of such a name does not hang."""
+    """A.TAR is read, compressed files are reported, a pipe of such a name does not hang."""
     make_tar(tmp_path / 'in.TAR', {'1.jpg': b'one'})
     shards = tmp_path / 'shards'
     shards.mkdir()
@@ -311,7 +306,7 @@ def test_tar_files_of_other_names(tmp_path, log):  # noqa: F811
 
 
 def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):  # noqa: F811
-    """An empty b moved c from 2 to 1; and it is still there in prepared tar files."""
+    """An empty b changed c from 2 to 1; prepared tar files keep it too."""
     write_jpegs(tmp_path / 'jpeg', 1)
     image = (tmp_path / 'jpeg' / '000.jpg').read_bytes()
     entries = {
@@ -341,7 +336,7 @@ def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):  # noqa:
 
 
 def test_folders_that_cannot_be_read(tmp_path, monkeypatch, log):  # noqa: F811
-    """One of them ended the whole scan; a root that cannot be read still does."""
+    """One of them ended the whole scan; an unreadable root still does."""
     root = make_folder(
         tmp_path / 'in', {'a/1.jpg': b'one', 'locked/2.jpg': b'two', 'z/3.jpg': b'three'}
     )
@@ -365,9 +360,9 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch, log):  # noqa: F811
     dataset = IndexedImages(str(root), with_label=True, index_dir=str(tmp_path))
     assert names(dataset) == [str(root / 'a/1.jpg'), str(root / 'z/3.jpg')]
     assert labels(dataset) == [0, 2] and dataset.CLASSES == ('a', 'locked', 'z')
-    (said,) = [line for line in log if line.startswith('Left out of')]
-    assert f'{UNREADABLE} (Permission denied) (1, such as locked)' in said
-    assert f'{UNREADABLE} (File name too long) (1, such as z/nnn' in said
+    (warning,) = [line for line in log if line.startswith('Left out of')]
+    assert f'{UNREADABLE} (Permission denied) (1, such as locked)' in warning
+    assert f'{UNREADABLE} (File name too long) (1, such as z/nnn' in warning
     monkeypatch.setattr(folder_module.os, 'scandir', lambda path: refuse('locked'))
     with pytest.raises(PermissionError):
         IndexedImages(str(root / 'a'), index_dir=str(tmp_path))
