@@ -33,7 +33,8 @@ def test_wheel_works_away_from_the_checkout(tmp_path):
         f'mae_plugin/.mim/{name}'
         for name in (*configs, 'model-index.yml', 'configs/mae/metafile.yml')
     } <= set(names)
-    assert not [name for name in names if name.startswith(('tests/', 'tools/'))]
+    assert 'mae_plugin/py.typed' in names
+    assert not [name for name in names if name.startswith(('tests/', 'tools/', 'benchmarks/'))]
 
     program = """
 import mae_plugin, torch
