@@ -15,7 +15,7 @@ from .analysis import Reconstruction, ReconstructionInferencer, reconstruct_imag
 from .apis.hub import accept_paths
 from .models import MAE, MAEPretrainDecoder, MAEPretrainHead, MAEViT
 from .registry import register_all
-from .weights import register_loaders, register_renaming
+from .weights import register_foreign_layouts, register_loaders
 
 __version__ = '0.2.0'
 __all__ = [
@@ -30,6 +30,6 @@ __all__ = [
 ]
 
 register_loaders()
-register_renaming()
+register_foreign_layouts()
 register_all()
 accept_paths()

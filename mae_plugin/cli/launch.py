@@ -21,8 +21,8 @@ from ..engine.config.settings import check_settings
 from ..utils.atomic_files import why_not_writable
 from ..utils.parents import end_with_launcher
 from ..weights import trust_checkpoints
-from ..weights.file_formats import weights_of
 from ..weights.loading import read_checkpoint
+from ..weights.state_dicts import weights_of
 
 # Top-level settings that mmengine or mmpretrain read from the config, besides those of Runner.
 _MORE_SETTINGS = {

@@ -1,12 +1,16 @@
-"""Brings weights to the grid of patches and the channels of a model, and refuses those of another
-architecture.
+"""Adapts a state dict to a model for other images: another grid of patches, other channels.
+
+:func:`adapt` is a pure function of a state dict, what is known of the weights, and the sizes that a
+model needs. Load hooks, the Runner's hook and the converter all call it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -16,317 +20,336 @@ from torch import Tensor, nn
 
 from ..utils._compat.torch import get_metadata
 
-# Resized to the model's grid when they are loaded.
-_RESIZED = ('pos_embed', 'decoder_pos_embed')
+Grid = tuple[int, int]
 
 
-def check_fit(
+class Keys(NamedTuple):
+    """Names, within a module, of the tensors whose shapes depend on the size of the images.
+
+    Attributes:
+        positions: the position embedding, (1, 1 + L, D), the cls token's first.
+        projection: the weight that projects patches to tokens, (D, C, ph, pw).
+        prediction: weight and bias of a layer that predicts patches, (ph * pw * C, ...).
+    """
+
+    positions: str
+    projection: str | None = None
+    prediction: tuple[str, ...] = ()
+
+
+ENCODER_KEYS = Keys(positions='pos_embed', projection='patch_embed.projection.weight')
+"""Names in mmpretrain's ``VisionTransformer``, and so in ``MAEViT``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The sizes that one part of a model, such as its encoder, needs of its weights.
+
+    Attributes:
+        prefix: start of the part's names in the state dict; ends with a dot, or is empty.
+        keys: the names after the prefix.
+        patch_size: height and width of a patch in pixels.
+        grid: rows and columns of patches; None leaves the position embedding as it is.
+        channels: channels of the images; None leaves projection and prediction as they are.
+        mode: interpolation of the position embedding.
+    """
+
+    prefix: str
+    keys: Keys
+    patch_size: tuple[int, int]
+    grid: Grid | None = None
+    channels: int | None = None
+    mode: str = 'bicubic'
+
+
+class Change(NamedTuple):
+    """One tensor that is adapted.
+
+    Attributes:
+        key: its name in the state dict.
+        unit: ``'patches'`` or ``'channels'``.
+        before: the grid (h, w) or the number of channels that the tensor is for.
+        after: the same after the change.
+        shape: the tensor's shape after the change.
+        apply: computes the new tensor from the old one.
+    """
+
+    key: str
+    unit: str
+    before: Grid | int
+    after: Grid | int
+    shape: tuple[int, ...]
+    apply: Callable[[Tensor], Tensor]
+
+    def __str__(self) -> str:
+        verb = 'Resized' if self.unit == 'patches' else 'Changed'
+        return f'{verb} {self.key} from {self.before} to {self.after} {self.unit}.'
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is changed in a state dict, and what of the result is not as in the model.
+
+    Attributes:
+        changes: one entry for each tensor that is adapted.
+        missing: names that the model has and the state dict lacks.
+        unexpected: names that the state dict has and the model lacks.
+        reshaped: by name, the stored shape and the model's, where the result still differs.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    def log(self) -> None:
+        """Writes a log line for each change."""
+        for change in self.changes:
+            print_log(str(change), 'current')
+
+
+def adapt(
     state_dict: Mapping[str, Tensor],
-    model: nn.Module,
-    source: str = 'the checkpoint',
-    exact: bool = False,
-) -> None:
-    """Refuses weights that would leave part of a model as it was drawn at random.
+    wanted: Iterable[Wanted],
+    grid: Grid | None = None,
+    shapes: Mapping[str, torch.Size] | None = None,
+) -> tuple[dict[str, Tensor], Report]:
+    """Returns weights for a model of another image size or number of channels, and a report.
 
-    Tensors are taken in groups, such as all blocks of the encoder. A group that only one side has
-    is allowed, since an encoder goes without a classifier, or without the last norm; a group that
-    both have must agree in every tensor and its shape, but for what :func:`fit_encoder` and the
-    decoder change when they load.
+    Args:
+        state_dict: the weights; neither the dict nor its tensors are modified.
+        wanted: the sizes that each part of the model needs.
+        grid: rows and columns of patches that the weights are for. If None, those noted beside the
+            state dict, or else as :func:`source_grid` infers them.
+        shapes: the shapes of all tensors of the model, for the report; None for changes alone.
+
+    Raises:
+        ValueError: if the grid of the weights can neither be known nor inferred.
+    """
+    report = compare(state_dict, wanted, grid, shapes)
+    adapted = dict(state_dict)
+    for change in report.changes:
+        adapted[change.key] = change.apply(state_dict[change.key])
+    return adapted, report
+
+
+def compare(
+    state_dict: Mapping[str, Tensor],
+    wanted: Iterable[Wanted],
+    grid: Grid | None = None,
+    shapes: Mapping[str, torch.Size] | None = None,
+) -> Report:
+    """Returns the report of :func:`adapt`, which needs the shapes of the weights alone.
+
+    Arguments and errors as for :func:`adapt`.
+    """
+    changes = []
+    for part in wanted:
+        known = grid or stored_grid(state_dict, part.prefix)
+        changes += _grid_changes(state_dict, part, known)
+        changes += _channel_changes(state_dict, part)
+    if shapes is None:
+        return Report(changes)
+    adapted = {change.key: tuple(change.shape) for change in changes}
+    reshaped = {}
+    for key in shapes.keys() & state_dict.keys():
+        stored, own = tuple(state_dict[key].shape), tuple(shapes[key])
+        if adapted.get(key, stored) != own:
+            reshaped[key] = stored, own
+    return Report(
+        changes,
+        missing=[key for key in shapes if key not in state_dict],
+        unexpected=[key for key in state_dict if key not in shapes],
+        # In the model's order, so that an error names the first tensor.
+        reshaped={key: reshaped[key] for key in shapes if key in reshaped},
+    )
+
+
+def wanted_by_encoder(encoder: VisionTransformer, prefix: str = '') -> Wanted:
+    """Returns the sizes that an encoder needs of its weights."""
+    projection = encoder.patch_embed.projection.weight  # (D, C, ph, pw)
+    # Encoders without position embedding, or with a distillation token, are left to mmpretrain.
+    resizes = encoder.pos_embed is not None and encoder.num_extra_tokens == 1
+    return Wanted(
+        prefix,
+        ENCODER_KEYS,
+        patch_size=tuple(projection.shape[2:]),
+        grid=tuple(encoder.patch_resolution) if resizes else None,
+        channels=projection.shape[1],
+        mode=encoder.interpolate_mode,
+    )
+
+
+def wanted_by(model: nn.Module) -> list[Wanted]:
+    """Returns the sizes that the parts of a model need whose load hooks adapt their weights."""
+    parts = []
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        if isinstance(module, VisionTransformer):
+            parts.append(wanted_by_encoder(module, prefix))
+        elif hasattr(module, 'wanted_weights'):
+            parts.append(module.wanted_weights(prefix))
+    return parts
+
+
+def adapt_on_load(
+    state_dict: dict[str, Tensor], wanted: Wanted, local_metadata: dict, grid: Grid | None = None
+) -> None:
+    """Adapts a state dict in place, with log lines; for hooks of ``load_state_dict``.
 
     Args:
         state_dict: the weights.
-        model: what they are for.
-        source: what to call them.
-        exact: whether another number of channels is refused too, as an optimiser's state cannot be
-            changed so.
-
-    Raises:
-        ValueError: naming the groups that differ, with one example each, or as
-            :func:`check_numbers` does.
+        wanted: the sizes that the module needs.
+        local_metadata: the notes of the module, as torch passes them to the hook.
+        grid: rows and columns of patches that the weights are for, if the notes lack them.
     """
-    check_numbers(state_dict, model, source)
-    wanted = model.state_dict()
-    common = wanted.keys() & state_dict.keys()
-    shared_groups = {_group(key) for key in wanted} & {_group(key) for key in state_dict}
-    missing = [key for key in wanted if key not in common and _group(key) in shared_groups]
-    unexpected = [key for key in state_dict if key not in common and _group(key) in shared_groups]
-    changed = {} if exact else _changed_channels(state_dict, model)
-    reshaped = [
-        f'{key} {tuple(state_dict[key].shape)} instead of {tuple(wanted[key].shape)}'
-        for key in wanted
-        if key in common
-        and key.rpartition('.')[2] not in _RESIZED
-        and changed.get(key, state_dict[key].shape) != wanted[key].shape
-    ]
-    faults = []
-    if wanted and not common:
-        faults.append(f'it holds {_summary(state_dict)}, but the model {_summary(wanted)}')
-    if missing:
-        faults.append(f'it lacks {_summary(missing)}')
-    if unexpected:
-        faults.append(f'the model has no {_summary(unexpected)}')
-    if reshaped:
-        faults.append(f'{len(reshaped)} tensors have another shape, the first {reshaped[0]}')
-    if faults:
-        raise ValueError(
-            f'{source} does not fit {type(model).__name__}: {"; ".join(faults)}; choose the '
-            'config that it was trained '
-            'with, or convert it'
-        )
+    adapted, report = adapt(state_dict, [wanted], _noted_grid(local_metadata) or grid)
+    state_dict.update(adapted)
+    report.log()
 
 
-def check_complete(
-    state_dict: Mapping[str, Tensor], model: nn.Module, source: str = 'the checkpoint'
-) -> None:
-    """Refuses weights that lack a part of a model that is about to be evaluated.
+def source_grid(patches: int, stored: Grid | None = None, wanted: Grid | None = None) -> Grid:
+    """Returns the rows and columns of patches that a position embedding is for.
+
+    The first of these that has the right number of patches: the ``stored`` grid, the grid that is
+    ``wanted``, a square, a grid with the aspect ratio of the one that is wanted.
 
     Args:
-        state_dict: the weights.
-        model: what they are for.
-        source: what to call them.
+        patches: number of patches of the position embedding.
+        stored: the grid that is noted with the weights.
+        wanted: the grid of the model that loads the weights.
 
     Raises:
-        ValueError: naming the tensors that are missing.
+        ValueError: if none of them has that number.
     """
-    # A probe that is folded into its linear layer has no statistics of BatchNorm, and needs none.
-    missing = [key for key, _ in model.named_parameters() if key not in state_dict]
-    if missing:
-        names = ', '.join(missing[:4]) + (
-            f' and {len(missing) - 4} more' if len(missing) > 4 else ''
-        )
-        raise ValueError(
-            f'{source} lacks {names}, so {type(model).__name__} would be evaluated with untrained '
-            'weights; name a '
-            'checkpoint of its own training, such as one of fine-tuning, or None for the model as '
-            'it is built'
-        )
-
-
-def check_numbers(
-    state_dict: Mapping[str, Tensor], model: nn.Module, source: str = 'the checkpoint'
-) -> None:
-    """Refuses weights that torch would leave out or convert without an error, so that a model stays
-    random or is wrong.
-
-    Args:
-        state_dict: the weights.
-        model: what they are for.
-        source: what to call them.
-
-    Raises:
-        ValueError: if one of them is no tensor, has no content or is not dense, or is of another
-            kind of numbers than the model's; another precision is right.
-    """
-    # Not of the model's state dict, for which sharded weights would be gathered.
-    for key, own in (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ):
-        fault = _fault_of(state_dict[key], own) if key in state_dict else None
-        if fault:
-            raise ValueError(
-                f'{source} does not fit {type(model).__name__}: {key} is {fault}; save dense '
-                'tensors'
-            )
-
-
-def _fault_of(stored: object, own: Tensor) -> str | None:
-    if not isinstance(stored, Tensor):
-        return f'a {type(stored).__module__}.{type(stored).__qualname__}, which is not a tensor'
-    if stored.is_meta and not own.is_meta:
-        return 'on the meta device, without content'
-    if stored.is_quantized or stored.layout != torch.strided:
-        return 'quantized' if stored.is_quantized else 'sparse'
-    if _kind(stored.dtype) != _kind(own.dtype):
-        return f'of {stored.dtype}, where the model has {own.dtype}'
-    return None
-
-
-def _kind(dtype: torch.dtype) -> str:
-    if dtype.is_floating_point or dtype.is_complex:
-        return 'real' if dtype.is_floating_point else 'complex'
-    return 'bool' if dtype == torch.bool else 'integer'
-
-
-def fit_encoder(
-    encoder: VisionTransformer,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    grid: tuple[int, int] | None,
-) -> None:
-    """Changes an encoder's weights in ``state_dict`` to the channels and the grid of ``encoder``;
-    one log line each.
-
-    Args:
-        encoder: what the weights are for.
-        state_dict: weights, of which those under ``prefix`` are looked at.
-        prefix: ends with a dot, or is empty.
-        grid: rows and columns of patches that the weights are for; None if nothing says.
-
-    Raises:
-        ValueError: as :func:`source_grid` does.
-    """
-    key, own = f'{prefix}patch_embed.projection.weight', encoder.patch_embed.projection.weight
-    stored = state_dict.get(key)
-    if stored is not None and stored.shape != own.shape and _only_channels_differ(stored, own):
-        state_dict[key] = spread_input(stored, own.shape[1])
-        print_log(f'Changed {key} from {stored.shape[1]} to {own.shape[1]} channels.', 'current')
-    if encoder.pos_embed is not None and encoder.num_extra_tokens == 1:
-        fit_positions(
-            state_dict,
-            f'{prefix}pos_embed',
-            encoder.patch_resolution,
-            grid,
-            encoder.interpolate_mode,
-        )
-
-
-def fit_positions(
-    state_dict: dict[str, Tensor],
-    key: str,
-    grid: tuple[int, int],
-    source: tuple[int, int] | None,
-    mode: str = 'bicubic',
-) -> None:
-    """Resizes the position embedding ``key`` in ``state_dict`` from the ``source`` grid to
-    ``grid``, with a log line.
-
-    Raises:
-        ValueError: as :func:`source_grid` does.
-    """
-    if key in state_dict:
-        grid, source = tuple(grid), source_grid(state_dict[key].shape[1] - 1, grid, source)
-        if source != grid:
-            state_dict[key] = resize_pos_embed(state_dict[key], source, grid, mode)
-            print_log(f'Resized {key} from {source} to {grid} patches.', 'current')
-
-
-def source_grid(
-    patches: int, grid: tuple[int, int], stored: tuple[int, int] | None = None
-) -> tuple[int, int]:
-    """The rows and columns of patches that a position embedding is for.
-
-    What is ``stored`` with the weights is right. Without it, as many patches as the model's own
-    ``grid`` has are taken for that grid, a square number for a square, and any other for the grid
-    of the model's aspect ratio.
-
-    Raises:
-        ValueError: if none of them is possible.
-    """
-    h, w = grid
-    if stored is not None and stored[0] * stored[1] == patches:
-        return tuple(stored)
-    if patches == h * w:
-        return h, w
+    for grid in (stored, wanted):
+        if grid is not None and grid[0] * grid[1] == patches:
+            return tuple(grid)
     side = math.isqrt(patches)
     if side * side == patches:
         return side, side
+    if wanted is None:
+        raise ValueError(
+            f'the weights are for {patches} patches, which is not a square number; name their '
+            'grid=(ROWS, COLUMNS)'
+        )
+    h, w = wanted
+    # rows / columns = h / w and rows * columns = patches.
     rows = math.isqrt(patches * h // w)
     if rows and rows * rows * w == patches * h and patches % rows == 0:
         return rows, patches // rows
     raise ValueError(
-        f'the weights are for {patches} patches, which are neither a square nor of the shape of '
-        f'this model, {h} x {w}, '
-        'and do not say in how many rows; resize them with tools/convert_checkpoint.py --src-grid '
-        'ROWS COLUMNS '
-        '--img-size HEIGHT WIDTH'
+        f'the weights are for {patches} patches, which are neither a square nor of the aspect '
+        f'ratio of this model, {h} x {w}, and their grid is not noted; resize them with '
+        'tools/convert_checkpoint.py --src-grid ROWS COLUMNS --img-size HEIGHT WIDTH'
     )
 
 
-def stored_grid(state_dict: Mapping[str, Tensor], prefix: str) -> tuple[int, int] | None:
-    """The grid that :func:`remember_grid` noted for the module under ``prefix``, which ends with a
-    dot; or None.
-    """
+def stored_grid(state_dict: Mapping[str, Tensor], prefix: str) -> Grid | None:
+    """Returns the grid that :func:`note_grid` noted for the module under ``prefix``, or None."""
     notes = get_metadata(state_dict) or {}
-    grid = notes.get(prefix[:-1], {}).get('grid')
-    is_grid = (
-        isinstance(grid, tuple | list)
-        and len(grid) == 2
-        and all(type(n) is int and n > 0 for n in grid)
-    )
-    return tuple(grid) if is_grid else None
+    return _noted_grid(notes.get(prefix[:-1], {}))
 
 
-def remember_grid(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict
-) -> None:
-    """Notes the grid of patches among what torch stores beside a state dict; a hook of
-    ``state_dict()``.
+def note_grid(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    """Notes the grid of patches beside a state dict; a post-hook of ``state_dict()``.
+
+    A number of patches has several grids: 18 patches may be 3 x 6 or 6 x 3.
     """
     grid = module.patch_resolution if isinstance(module, VisionTransformer) else module.grid_size
     local_metadata['grid'] = tuple(grid)
 
 
-def spread_input(weight: Tensor, channels: int) -> Tensor:
-    """A patch projection (D, C, ph, pw) for images of another number N of channels, (D, N, ph, pw).
+def _noted_grid(notes: Mapping) -> Grid | None:
+    """Returns the grid in a module's notes; None if there is none, or no pair of sizes."""
+    grid = notes.get('grid')
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        return None
+    return tuple(grid) if all(type(n) is int and n > 0 for n in grid) else None
 
-    Channel j of the more goes with channel j mod n of the n fewer. The weight of an old channel is
-    shared equally by the new ones that go with it, so that an image of N equal channels gives the
-    tokens that one of C equal channels gave.
+
+def _grid_changes(
+    state_dict: Mapping[str, Tensor], part: Wanted, stored: Grid | None
+) -> list[Change]:
+    """Returns the change of the position embedding to the grid that is wanted, if there is one."""
+    key = part.prefix + part.keys.positions
+    tensor = state_dict.get(key)
+    if part.grid is None or tensor is None or tensor.ndim != 3:
+        return []
+    before = source_grid(tensor.shape[1] - 1, stored, part.grid)
+    if before == part.grid:
+        return []
+    resize = partial(resize_pos_embed, src_shape=before, dst_shape=part.grid, mode=part.mode)
+    shape = (len(tensor), 1 + part.grid[0] * part.grid[1], tensor.shape[2])
+    return [Change(key, 'patches', before, part.grid, shape, resize)]
+
+
+def _channel_changes(state_dict: Mapping[str, Tensor], part: Wanted) -> list[Change]:
+    """Returns the changes of projection and prediction to the channels that are wanted."""
+    changes, after = [], part.channels
+    if after is None:
+        return changes
+    if part.keys.projection is not None:
+        key = part.prefix + part.keys.projection
+        tensor = state_dict.get(key)  # (D, C, ph, pw)
+        if tensor is not None and tuple(tensor.shape[2:]) == part.patch_size:
+            before = tensor.shape[1]
+            shape = (len(tensor), after, *part.patch_size)
+            spread = partial(spread_input, channels=after)
+            changes.append(Change(key, 'channels', before, after, shape, spread))
+    pixels = math.prod(part.patch_size)
+    for name in part.keys.prediction:
+        key = part.prefix + name
+        tensor = state_dict.get(key)  # (ph * pw * C, ...)
+        if tensor is not None and tensor.ndim and len(tensor) % pixels == 0:
+            before = len(tensor) // pixels
+            shape = (pixels * after, *tensor.shape[1:])
+            spread = partial(spread_prediction, before=before, after=after)
+            changes.append(Change(key, 'channels', before, after, shape, spread))
+    return [change for change in changes if change.before != after]
+
+
+def spread_input(weight: Tensor, channels: int) -> Tensor:
+    """Returns a patch projection for images of another number of channels.
+
+    Channel j of the larger set is paired with channel j mod n, where n is the size of the smaller
+    set. The weight of an old channel is shared equally by the new channels that are paired with it,
+    so that an image of N equal channels gives the tokens that one of C equal channels gave.
+
+    Args:
+        weight: (D, C, ph, pw).
+        channels: the new number N of channels.
+
+    Returns:
+        (D, N, ph, pw).
     """
-    with_old = _partners(weight.shape[1], channels)
-    return torch.einsum('nc,dchw->dnhw', (with_old / with_old.sum(dim=0)).to(weight), weight)
+    paired = _pairs(weight.shape[1], channels)  # (N, C)
+    shares = (paired / paired.sum(dim=0)).to(weight)
+    return torch.einsum('nc,dchw->dnhw', shares, weight)
 
 
 def spread_prediction(tensor: Tensor, before: int, after: int) -> Tensor:
-    """Weight or bias of a layer that predicts patches, rows laid out pixel by pixel with channels
-    last.
+    """Returns weight or bias of a layer that predicts patches of another number of channels.
 
-    A new channel is predicted as the mean of the old ones that it goes with (see
+    A new channel is predicted as the mean of the old ones that it is paired with (see
     :func:`spread_input`).
+
+    Args:
+        tensor: (ph * pw * before, ...), rows in the order of pixels, channels innermost.
+        before: the old number of channels.
+        after: the new number of channels.
+
+    Returns:
+        (ph * pw * after, ...).
     """
-    with_old = _partners(before, after)
-    mean = (with_old / with_old.sum(dim=1, keepdim=True)).to(tensor)
-    return torch.einsum('nc,pc...->pn...', mean, tensor.unflatten(0, (-1, before))).flatten(0, 1)
+    paired = _pairs(before, after)  # (after, before)
+    means = (paired / paired.sum(dim=1, keepdim=True)).to(tensor)
+    pixels = tensor.unflatten(0, (-1, before))  # (ph * pw, before, ...)
+    return torch.einsum('nc,pc...->pn...', means, pixels).flatten(0, 1)
 
 
-def _partners(before: int, after: int) -> Tensor:
-    """(after, before), 1 where two channels go together."""
-    old, new = torch.arange(before), torch.arange(after).unsqueeze(1)
+def _pairs(before: int, after: int) -> Tensor:
+    """Returns (after, before), 1 where a new channel is paired with an old one, else 0."""
+    old = torch.arange(before)
+    new = torch.arange(after).unsqueeze(1)
     return ((new - old) % min(before, after) == 0).float()
-
-
-def _only_channels_differ(stored: Tensor, own: Tensor) -> bool:
-    return stored.ndim == 4 and (*stored.shape[:1], *stored.shape[2:]) == (
-        *own.shape[:1],
-        *own.shape[2:],
-    )
-
-
-def _changed_channels(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, torch.Size]:
-    """The shapes that weights will have once encoders and decoder have changed their channels in
-    loading.
-    """
-    shapes = {}
-    for name, encoder in model.named_modules():
-        if isinstance(encoder, VisionTransformer):
-            prefix = f'{name}.' if name else ''
-            key, own = (
-                f'{prefix}patch_embed.projection.weight',
-                encoder.patch_embed.projection.weight,
-            )
-            if key in state_dict and _only_channels_differ(state_dict[key], own):
-                shapes[key] = own.shape
-                before, after = state_dict[key].shape[1], own.shape[1]
-                for key in {
-                    'neck.decoder_pred.weight',
-                    'neck.decoder_pred.bias',
-                } & state_dict.keys():
-                    length, *rest = state_dict[key].shape
-                    if length % before == 0:
-                        shapes[key] = torch.Size([length // before * after, *rest])
-    return shapes
-
-
-def _group(key: str) -> str:
-    """What a tensor is counted with: its list of blocks, or the module that it is a part of."""
-    parts = key.split('.')
-    index = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
-    return '.'.join(parts[: max(index, 1)])
-
-
-def _summary(keys: Iterable[str], shown: int = 4) -> str:
-    groups = Counter(map(_group, keys))
-    names = [f'{name} ({number})' for name, number in groups.most_common(shown)]
-    more = f' and {len(groups) - shown} more groups' if len(groups) > shown else ''
-    return (', '.join(names) or 'no tensors') + more

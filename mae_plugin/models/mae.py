@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..utils._compat.torch import CompileError
-from .adapt import check_fit
+from .check_weights import check_weights, is_checked
 from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
 from .mae_vit import MAEViT
@@ -286,11 +286,13 @@ def _refuse_no_mask(mask: Tensor | bool | None) -> None:
         )
 
 
-def _refuse_other_weights(model: MAE, state_dict: dict, prefix: str, *_: object) -> None:
+def _refuse_other_weights(
+    model: MAE, state_dict: dict, prefix: str, local_metadata: dict, *_: object
+) -> None:
     # Inside another module, that module decides what is missing: LoRA stores a few tensors of its
     # own and no others.
-    if not prefix and not model.allows_partial_load:
-        check_fit(state_dict, model)
+    if not prefix and not model.allows_partial_load and not is_checked(local_metadata, model):
+        check_weights(state_dict, model)
 
 
 def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:

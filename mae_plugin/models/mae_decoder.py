@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .adapt import fit_positions, remember_grid, spread_prediction
+from .adapt import Keys, Wanted, adapt_on_load, note_grid
 from .initialize import initialize_as_official
 from .patches import invert_permutation, take_tokens, to_pair
 from .positions import sincos_position_embedding
+
+DECODER_KEYS = Keys(
+    positions='decoder_pos_embed', prediction=('decoder_pred.weight', 'decoder_pred.bias')
+)
+"""Names of the decoder's tensors whose shapes depend on the size of the images."""
 
 
 class MAEPretrainDecoder(BaseModule):
@@ -85,13 +89,26 @@ class MAEPretrainDecoder(BaseModule):
         self.ln1 = build_norm_layer(norm_cfg, decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim)
         initialize_as_official(self)
-        self.register_load_state_dict_pre_hook(_fit)
-        self.register_state_dict_post_hook(remember_grid)
+        self.register_load_state_dict_pre_hook(_adapt_weights)
+        self.register_state_dict_post_hook(note_grid)
 
     @property
     def decoder_norm(self) -> nn.Module:
         """The normalisation layer before the prediction."""
         return self.ln1
+
+    def wanted_weights(self, prefix: str = '') -> Wanted:
+        """Returns the sizes that the decoder needs of its weights."""
+        pixels = math.prod(self.patch_size) * self.in_chans
+        # Predictions of features instead of pixels do not depend on the channels.
+        predicts_pixels = self.decoder_pred.out_features == pixels
+        return Wanted(
+            prefix,
+            DECODER_KEYS,
+            self.patch_size,
+            grid=self.grid_size,
+            channels=self.in_chans if predicts_pixels else None,
+        )
 
     def forward(
         self,
@@ -172,27 +189,11 @@ class DecoderLayer(TransformerEncoderLayer):
         return self.ffn(self.ln2(x), identity=x)
 
 
-def _fit(
+def _adapt_weights(
     decoder: MAEPretrainDecoder, state_dict: dict, prefix: str, local_metadata: dict, *_: object
 ) -> None:
-    """Brings weights to the decoder's grid and channels."""
-    fit_positions(
-        state_dict, f'{prefix}decoder_pos_embed', decoder.grid_size, local_metadata.get('grid')
-    )
-    pixels, own = math.prod(decoder.patch_size), decoder.decoder_pred
-    for name, parameter in own.named_parameters():
-        key = f'{prefix}decoder_pred.{name}'
-        stored = state_dict.get(key)
-        predicts_pixels = own.out_features == pixels * decoder.in_chans
-        if (
-            stored is not None
-            and len(stored) != len(parameter)
-            and predicts_pixels
-            and len(stored) % pixels == 0
-        ):
-            before = len(stored) // pixels
-            state_dict[key] = spread_prediction(stored, before, decoder.in_chans)
-            print_log(f'Changed {key} from {before} to {decoder.in_chans} channels.', 'current')
+    """Adapts weights to the decoder's grid and channels before they are loaded."""
+    adapt_on_load(state_dict, decoder.wanted_weights(prefix), local_metadata)
 
 
 def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .adapt import fit_encoder, remember_grid
+from .adapt import adapt_on_load, note_grid, wanted_by_encoder
 from .initialize import initialize_as_official
 from .masking import (
     MASK_KINDS,
@@ -128,7 +128,7 @@ class MAEViT(VisionTransformer):
             fixed = mask_from_pixels(_read_mask(mask_kind, self.img_size), self.patch_size)
             self.fixed_mask = masking_from_mask(fixed, (1, self.num_patches)).mask
             self._num_visible = self.num_patches - int(fixed.sum())
-        self.register_state_dict_post_hook(remember_grid)
+        self.register_state_dict_post_hook(note_grid)
         self.pos_embed.requires_grad = False
         self.pos_embed.data.copy_(sincos_position_embedding(self.patch_resolution, self.embed_dims))
         initialize_as_official(self)
@@ -242,10 +242,11 @@ class MAEViT(VisionTransformer):
     def _prepare_pos_embed(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: object
     ) -> None:
-        """Called before weights are loaded; ``VisionTransformer``'s own takes every grid for a
-        square.
+        """Adapts weights before they are loaded; a load hook.
+
+        ``VisionTransformer``'s own assumes that every grid of patches is square.
         """
-        fit_encoder(self, state_dict, prefix, local_metadata.get('grid'))
+        adapt_on_load(state_dict, wanted_by_encoder(self, prefix), local_metadata)
 
     def _embed(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Projects the visible patches alone: (B, C, H, W) -> (B, L_visible, D)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .file_formats import weights_of
+from .state_dicts import weights_of
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:

@@ -1,28 +1,22 @@
-"""The names that four code bases give the same weights, in one table that is read in both
-directions.
+"""The names that four code bases give the same weights: one table, used in both directions.
 
-mmpretrain's layout is the hub: every other one is read into it and written from it. A layout is
-recognised only when its keys are exactly those of one kind of content below, so that other models
-are never taken for one of these.
+mmpretrain's layout is the hub: every other layout is renamed to it and from it. A layout is
+recognized only if its keys are exactly those of one kind of content below, so that the weights of
+another model are never mistaken for one of these.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
 from typing import NamedTuple
 
-import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 LAYOUTS = ('mmpretrain', 'mae', 'timm', 'hf')
 
-# What each kind of content is made of, and the parts by name: mmpretrain's keys, the authors' and
-# timm's, and those of Hugging Face's files. N counts layers, * is weight and bias, braces are
-# tensors stacked into one; None = has no place.
+# The parts of each kind of content.
 KINDS = {
     'pre-training': ('encoder', 'norm', 'decoder'),
     'encoder': ('encoder', 'norm'),
@@ -36,6 +30,7 @@ KINDS = {
 
 
 def _block(ours: str, mae: str, hf: str) -> list[tuple[str, ...]]:
+    """Returns the rows of the table for the blocks of a transformer."""
     names = (
         ('ln1.*', 'norm1.*', 'layernorm_before.*'),
         ('attn.qkv.*', 'attn.qkv.*', 'attention.attention.{query,key,value}.*'),
@@ -47,6 +42,8 @@ def _block(ours: str, mae: str, hf: str) -> list[tuple[str, ...]]:
     return [(f'{ours}.N.{a}', f'{mae}.N.{b}', f'{hf}.N.{c}') for a, b, c in names]
 
 
+# The keys of each part: mmpretrain's, the authors' and timm's, and those in Hugging Face's files.
+# N counts layers, * is weight and bias, braces are tensors stacked into one; None has no place.
 _PARTS = {
     'encoder': [
         ('backbone.cls_token', 'cls_token', 'vit.embeddings.cls_token'),
@@ -80,8 +77,8 @@ _PARTS = {
 _COLUMN = dict(mmpretrain=0, mae=1, timm=1, hf=2)
 _NOT_IN_TIMM = {'decoder', 'token probe', 'pooled probe', 'batch norm'}
 
-# transformers 5 renamed its modules; its files keep the names of version 4, but for the decoder's
-# layers (5.23).
+# transformers 5 renamed its modules. Its files keep the names of version 4, except for the
+# decoder's layers (5.23).
 _HF_SPELLINGS = [
     (r'^vit\.layers\.', 'vit.encoder.layer.'),
     (r'^decoder\.decoder_encoder\.layer\.', 'decoder.decoder_layers.'),
@@ -92,123 +89,114 @@ _HF_SPELLINGS = [
     (r'\.mlp\.fc1\.', '.intermediate.dense.'),
     (r'\.mlp\.fc2\.', '.output.dense.'),
 ]
-# What models hold beyond weights of the network itself: the preprocessor's statistics, an untrained
-# pooler.
-_LEFTOVERS = dict(mmpretrain=r'data_preprocessor\.', hf=r'(vit\.)?pooler\.')
-_BATCH_NORM_EPS = 1e-6
+# Prefixes of all keys, which models that are an encoder alone go without.
+_PREFIXES = dict(mmpretrain='backbone.', hf='vit.')
+# Tensors beyond the weights of the network: statistics of the preprocessor, an untrained pooler.
+_EXTRAS = dict(mmpretrain=r'data_preprocessor\.', hf=r'(vit\.)?pooler\.')
 
 
 class Content(NamedTuple):
-    """What a state dict holds: its layout, one of ``LAYOUTS``, and its kind, one of ``KINDS``."""
+    """The content of a state dict: its layout, one of ``LAYOUTS``, and its kind, of ``KINDS``."""
 
     layout: str
     kind: str
 
     def __str__(self) -> str:
-        shared = self.layout == 'mae' and _table(self.kind, 'timm') is not None
-        return f'layout {"mae or timm" if shared else self.layout}, {self.kind}'
+        is_shared = self.layout == 'mae' and has_place('timm', self.kind)
+        return f'layout {"mae or timm" if is_shared else self.layout}, {self.kind}'
 
 
 def detect(state_dict: dict[str, Tensor]) -> Content | None:
-    """Recognises the layout and kind of a state dict by its keys, all of them; None if they are no
-    such weights.
+    """Recognizes the layout and kind of a state dict by all of its keys.
 
-    timm's encoders and classifiers are named as the authors'; for both, the answer is ``mae``.
+    timm names encoders and classifiers as the authors do; the result for both is ``mae``.
+
+    Returns:
+        The content, or None if the keys are not exactly those of one layout and kind.
     """
     for layout in ('mmpretrain', 'mae', 'hf'):
-        keys = _in_file_spelling(state_dict, layout).keys()
+        keys = in_table_spelling(state_dict, layout).keys()
         for kind in KINDS:
-            if keys and keys == _keys(kind, layout, keys):
+            if keys and keys == keys_of(kind, layout, keys):
                 return Content(layout, kind)
     return None
 
 
-def to_mmpretrain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames weights of any layout to mmpretrain's, ``backbone.`` first, also for an encoder
-    alone.
+def has_place(layout: str, kind: str) -> bool:
+    """Returns whether a layout has keys for a kind of content."""
+    return _rows(kind, layout) is not None
 
-    Raises:
-        ValueError: naming what is unknown or missing, if the weights are not exactly of one layout.
+
+def key_pairs(
+    kind: str, layout: str, present: Collection[str], from_hub: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields the keys of mmpretrain, each with the keys of a layout that are stacked into it.
+
+    Args:
+        kind: one of ``KINDS``.
+        layout: one of ``LAYOUTS``.
+        present: keys of the layout, which show the number of layers.
+        from_hub: whether ``present`` are keys of mmpretrain instead.
     """
-    content = detect(state_dict)
-    if content is None:
-        raise ValueError(_what_is_wrong(state_dict))
-    state = _in_file_spelling(state_dict, content.layout)
-    if len(state) < len(state_dict):
-        print_log(
-            f'Left out {_grouped(_leftovers(state_dict, content.layout))}, which the network does '
-            'without.',
-            'current',
-        )
-    return {
-        ours: torch.cat([state[key] for key in theirs]) if len(theirs) > 1 else state[theirs[0]]
-        for ours, theirs in _pairs(content.kind, content.layout, state)
-    }
+    layers: dict[str, set[str]] = {}
+    for key in present:
+        if match := re.match(r'(.+?)\.(\d+)\.', key):
+            layers.setdefault(match[1], set()).add(match[2])
+    for our_name, their_names in _rows(kind, layout) or ():
+        stem, is_block, _ = (our_name if from_hub else their_names[0]).partition('.N.')
+        # At least one layer, so that a state dict without any lacks its keys.
+        number = max(len(layers.get(stem, ())), 1) if is_block else 1
+        for n in range(number):
+            theirs = [name.replace('.N.', f'.{n}.') for name in their_names]
+            yield our_name.replace('.N.', f'.{n}.'), theirs
 
 
-def from_mmpretrain(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Renames weights of mmpretrain's layout to another, exactly back from :func:`to_mmpretrain`.
-
-    A layout without a decoder gets the encoder alone; one without the linear probe's BatchNorm gets
-    it folded into the classifier. Either is said in a log line.
-
-    Raises:
-        ValueError: if the layout cannot hold such weights, or they are not in mmpretrain's.
-    """
-    if layout not in LAYOUTS:
-        raise ValueError(f'there is no layout {layout!r}; there are {", ".join(LAYOUTS)}')
-    content = detect(state_dict)
-    if content is None or content.layout != 'mmpretrain':
-        raise ValueError(
-            _what_is_wrong(state_dict)
-            if content is None
-            else f'the weights are in {content}, not mmpretrain'
-        )
-    state, kind = _in_file_spelling(state_dict, 'mmpretrain'), content.kind
-    if kind == 'pre-training' and layout == 'timm':
-        state, kind = encoder_of(state), 'encoder'
-        print_log('Left out the decoder, for which timm has no model.', 'current')
-    if 'probe' in kind and layout in ('timm', 'hf'):
-        state, kind = _fold_batch_norm(state), kind.replace('linear probe', 'classifier')
-        print_log(
-            f"Folded the linear probe's BatchNorm into the classifier, as {layout} has none.",
-            'current',
-        )
-    if _table(kind, layout) is None:
-        raise ValueError(
-            f'layout {layout} has no place for these weights ({kind}): its models have a '
-            'LayerNorm after the last '
-            'layer and classify the class token; mmpretrain, mae and timm hold them'
-        )
-    pairs = _pairs(kind, layout, state, ours=True)
-    result: dict[str, Tensor] = {}
-    for ours, theirs in pairs:
-        parts = state[ours].chunk(len(theirs)) if len(theirs) > 1 else [state[ours]]
-        result.update(zip(theirs, parts, strict=True))
-    # Hugging Face's models without a head have no prefix.
-    return (
-        {key.removeprefix('vit.'): t for key, t in result.items()}
-        if (layout, kind) == ('hf', 'encoder')
-        else result
-    )
+def keys_of(kind: str, layout: str, present: Collection[str]) -> set[str]:
+    """Returns all keys of a kind in a layout, for as many layers as ``present`` keys have."""
+    return {key for _, theirs in key_pairs(kind, layout, present) for key in theirs}
 
 
-def encoder_of(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder among weights of mmpretrain's layout, still named ``backbone.*``."""
-    return {key: tensor for key, tensor in state_dict.items() if key.startswith('backbone.')}
+def extras_of(keys: Collection[str], layout: str) -> list[str]:
+    """Returns the keys that the network of a layout works without."""
+    return [key for key in keys if layout in _EXTRAS and re.match(_EXTRAS[layout], key)]
+
+
+def in_table_spelling(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Returns weights without extras, with the several spellings of a layout as in the table."""
+    extras = set(extras_of(state_dict, layout))
+    state = {key: tensor for key, tensor in state_dict.items() if key not in extras}
+    prefix = _PREFIXES.get(layout, '')
+    if not any(key.startswith(prefix) for key in state):
+        state = {f'{prefix}{key}': tensor for key, tensor in state.items()}
+    if layout == 'hf':
+        respelled = {_in_hf_spelling(key): tensor for key, tensor in state.items()}
+        # Two spellings of one name are two tensors, and neither may be lost.
+        if len(respelled) == len(state):
+            state = respelled
+    return state
+
+
+def _in_hf_spelling(key: str) -> str:
+    """Returns a key of transformers 4 or 5 as in the table."""
+    for pattern, replacement in _HF_SPELLINGS:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 @cache
-def _table(kind: str, layout: str) -> list[tuple[str, list[str]]] | None:
-    """Rows (mmpretrain's name, names of the layout) with N for the layer; None if the layout has no
-    such kind.
+def _rows(kind: str, layout: str) -> list[tuple[str, list[str]]] | None:
+    """Returns rows (mmpretrain's name, the layout's names), with N for the number of the layer.
+
+    The result is None if the layout has no such kind.
     """
-    if (layout == 'timm' and _NOT_IN_TIMM & {*KINDS[kind]}) or (
-        layout == 'hf' and 'norm' not in KINDS[kind]
-    ):
+    parts = KINDS[kind]
+    if layout == 'timm' and _NOT_IN_TIMM & {*parts}:
+        return None
+    # Hugging Face's models always have a LayerNorm after the last layer.
+    if layout == 'hf' and 'norm' not in parts:
         return None
     rows = []
-    for part in KINDS[kind]:
+    for part in parts:
         for row in _PARTS[part]:
             ours, theirs = row[0], row[_COLUMN[layout]]
             if theirs is None:
@@ -219,98 +207,3 @@ def _table(kind: str, layout: str) -> list[tuple[str, list[str]]] | None:
             for leaf in ('weight', 'bias') if ours.endswith('*') else ('',):
                 rows.append((ours.replace('*', leaf), [name.replace('*', leaf) for name in names]))
     return rows
-
-
-def _pairs(
-    kind: str, layout: str, present: Collection[str], ours: bool = False
-) -> Iterator[tuple[str, list[str]]]:
-    """Yields (mmpretrain's key, keys of the layout) for as many layers as ``present``, keys of
-    either, has.
-    """
-    layers: dict[str, set[str]] = {}
-    for key in present:
-        if match := re.match(r'(.+?)\.(\d+)\.', key):
-            layers.setdefault(match[1], set()).add(match[2])
-    for our_name, their_names in _table(kind, layout) or ():
-        stem, counts, _ = (our_name if ours else their_names[0]).partition('.N.')
-        for n in range(len(layers.get(stem, ())) or 1 if counts else 1):
-            yield (
-                our_name.replace('.N.', f'.{n}.'),
-                [their.replace('.N.', f'.{n}.') for their in their_names],
-            )
-
-
-def _keys(kind: str, layout: str, present: Collection[str]) -> set[str]:
-    return {key for _, theirs in _pairs(kind, layout, present) for key in theirs}
-
-
-def _leftovers(keys: Collection[str], layout: str) -> list[str]:
-    return [key for key in keys if layout in _LEFTOVERS and re.match(_LEFTOVERS[layout], key)]
-
-
-def _in_file_spelling(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Brings the several ways in which one layout is written to that of the table."""
-    leftovers = set(_leftovers(state_dict, layout))
-    state = {key: tensor for key, tensor in state_dict.items() if key not in leftovers}
-    # Models of mmpretrain and Hugging Face that are an encoder alone have no prefix.
-    prefix = dict(mmpretrain='backbone.', hf='vit.').get(layout, '')
-    if not any(key.startswith(prefix) for key in state):
-        state = {f'{prefix}{key}': tensor for key, tensor in state.items()}
-    if layout == 'hf':
-        respelled = {_in_hf_file_spelling(key): tensor for key, tensor in state.items()}
-        # Two spellings of one name are two tensors, of which none may be lost.
-        state = respelled if len(respelled) == len(state) else state
-    return state
-
-
-def _in_hf_file_spelling(key: str) -> str:
-    for pattern, replacement in _HF_SPELLINGS:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _what_is_wrong(state_dict: dict[str, Tensor]) -> str:
-    """Says which layout is nearest, and what keeps the weights from being of it."""
-    nearest = []
-    for layout in ('mmpretrain', 'mae', 'hf'):
-        keys = set(_in_file_spelling(state_dict, layout))
-        for kind in KINDS:
-            wanted = _keys(kind, layout, keys)
-            nearest.append(
-                (
-                    len(wanted & keys) - len(wanted - keys),
-                    layout,
-                    kind,
-                    keys - wanted,
-                    wanted - keys,
-                )
-            )
-    score, layout, kind, unknown, missing = max(nearest, key=lambda entry: entry[0])
-    if score <= 0:
-        return f'the weights are in none of the layouts {", ".join(LAYOUTS)}: they hold {_grouped(state_dict)}'
-    reasons = [
-        f'{what} {_grouped(sorted(keys))}'
-        for what, keys in (('hold', unknown), ('lack', missing))
-        if keys
-    ]
-    return f'the weights are nearly in {Content(layout, kind)}, but {" and ".join(reasons)}'
-
-
-def _grouped(keys: Collection[str]) -> str:
-    """Keys with the number of their layer left out, and how many there are of each; the first
-    twelve.
-    """
-    counts = Counter(re.sub(r'(?<=\.)\d+(?=\.)', '*', key, count=1) for key in keys)
-    said = [f'{name} ({number})' if number > 1 else name for name, number in counts.items()]
-    return ', '.join(said[:12]) + (f' and {len(said) - 12} more' if len(said) > 12 else '')
-
-
-def _fold_batch_norm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """W (x - mean) / sqrt(var + eps) + b as one linear layer."""
-    state = {key: tensor for key, tensor in state_dict.items() if not key.startswith('neck.bn.')}
-    (weight,) = (key for key in state if re.fullmatch(r'head\..*weight', key))
-    bias = weight.replace('weight', 'bias')
-    mean, var = (state_dict[f'neck.bn.running_{name}'].double() for name in ('mean', 'var'))
-    scaled = state[weight].double() / (var + _BATCH_NORM_EPS).sqrt()
-    folded = {weight: scaled, bias: state[bias].double() - scaled @ mean}
-    return {**state, **{key: tensor.to(state[key].dtype) for key, tensor in folded.items()}}

@@ -17,10 +17,10 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file
 
 from .downloads import fetch
-from .file_formats import read_folder
+from .foreign import renamed_for_prefix
+from .hugging_face import read_folder
 from .plain_state import restore_message_hub
 from .reading.torch_files import read_torch_file, said_of
-from .renaming import renamed_for_prefix
 
 Location = str | torch.device | Callable | dict | None
 

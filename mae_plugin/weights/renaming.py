@@ -1,115 +1,146 @@
-"""Weights of the authors, timm and Hugging Face under mmpretrain's names, for the models that have
-these names.
-
-Every other model gets a file as it is: timm's weights reach a timm model under timm's names,
-whether this plugin was imported or not.
-"""
+"""Renames weights between the layouts of :mod:`.layouts`, to mmpretrain's names and from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextvars import ContextVar
-from functools import wraps
+import re
+from collections import Counter
+from collections.abc import Collection
 
+import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, PretrainedInit, is_model_wrapper
-from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmpretrain.models import VisionTransformer
-from torch import nn
+from torch import Tensor
 
-from ..models.adapt import check_numbers
-from ..utils._compat.torch import get_metadata
-from .architecture import heed_config
-from .file_formats import HF_CONFIG, weights_of
-from .layouts import detect, to_mmpretrain
+from .layouts import (
+    KINDS,
+    LAYOUTS,
+    Content,
+    detect,
+    extras_of,
+    has_place,
+    in_table_spelling,
+    key_pairs,
+    keys_of,
+)
 
-# Whether the file that is being read is for an `init_cfg` with a prefix of a model that has
-# mmpretrain's names.
-_reads_prefix: ContextVar[bool] = ContextVar('reads_prefix', default=False)
-
-
-def has_mmpretrain_names(model: nn.Module) -> bool:
-    """Returns whether a model is mmpretrain's ViT or ours, or has one as its ``backbone``."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return any(
-        isinstance(part, VisionTransformer) for part in (model, getattr(model, 'backbone', None))
-    )
+# Of mmpretrain's ClsBatchNormNeck.
+_BATCH_NORM_EPS = 1e-6
 
 
-def with_mmpretrain_names(checkpoint: Mapping) -> Mapping:
-    """Renames weights of a foreign layout to mmpretrain's names, ``backbone.`` first.
+def to_mmpretrain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames weights of any layout to mmpretrain's names, ``backbone.`` first.
 
-    Args:
-        checkpoint: weights, bare or under ``state_dict`` or ``model``.
-
-    Returns:
-        The renamed weights; the same object where there are none in a foreign layout.
+    An encoder alone is named ``backbone.`` too.
 
     Raises:
-        ValueError: if the config of a Hugging Face folder asks for what mmpretrain's ViT does not
-            compute.
+        ValueError: naming the keys that are unknown or missing, if the weights are not exactly of
+            one layout.
     """
-    weights = weights_of(checkpoint)
-    content = detect(weights) if weights else None
-    if content is None or content.layout == 'mmpretrain':
-        return checkpoint
-    notes = get_metadata(weights) or {}
-    heed_config(dict(config=notes.get(HF_CONFIG)))
-    print_log(f"The weights are in {content}; they are loaded under mmpretrain's names.", 'current')
-    return to_mmpretrain(weights)
-
-
-def renamed_for(model: nn.Module, checkpoint: Mapping) -> Mapping:
-    """Renames weights as :func:`with_mmpretrain_names` for a model that has these names; no prefix
-    for a bare ViT.
-
-    Raises:
-        ValueError: for such a model, as :func:`~mae_plugin.models.adapt.check_numbers` does.
-    """
-    if not has_mmpretrain_names(model):
-        return checkpoint
-    renamed = with_mmpretrain_names(checkpoint)
-    if isinstance(model, VisionTransformer) and renamed is not checkpoint:
-        renamed = {key.removeprefix('backbone.'): value for key, value in renamed.items()}
-    check_numbers(renamed, model)
+    content = detect(state_dict)
+    if content is None:
+        raise ValueError(_describe_mismatch(state_dict))
+    state = in_table_spelling(state_dict, content.layout)
+    if len(state) < len(state_dict):
+        extras = _summary(extras_of(state_dict, content.layout))
+        print_log(f'Left out {extras}, which the network does not use.', 'current')
+    renamed = {}
+    for ours, theirs in key_pairs(content.kind, content.layout, state):
+        parts = [state[key] for key in theirs]
+        renamed[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return renamed
 
 
-def renamed_for_prefix(checkpoint: Mapping) -> Mapping:
-    """Renames a checkpoint just read from disk, if it is for an ``init_cfg`` with a prefix of a
-    model that needs it.
+def from_mmpretrain(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Renames weights from mmpretrain's names to another layout; inverse of :func:`to_mmpretrain`.
+
+    The decoder is left out for timm. The BatchNorm of a linear probe is folded into the classifier
+    for layouts without it. Either is a log line.
+
+    Raises:
+        ValueError: if the layout cannot hold such weights, or they are not in mmpretrain's layout.
     """
-    if not _reads_prefix.get():
-        return checkpoint
-    renamed = with_mmpretrain_names(checkpoint)
-    return checkpoint if renamed is checkpoint else dict(state_dict=renamed)
+    if layout not in LAYOUTS:
+        raise ValueError(f'there is no layout {layout!r}; there are {", ".join(LAYOUTS)}')
+    content = detect(state_dict)
+    if content is None:
+        raise ValueError(_describe_mismatch(state_dict))
+    if content.layout != 'mmpretrain':
+        raise ValueError(f'the weights are in {content}, not mmpretrain')
+    state, kind = in_table_spelling(state_dict, 'mmpretrain'), content.kind
+    if kind == 'pre-training' and layout == 'timm':
+        state, kind = encoder_of(state), 'encoder'
+        print_log('Left out the decoder, for which timm has no model.', 'current')
+    if 'probe' in kind and layout in ('timm', 'hf'):
+        state, kind = _fold_batch_norm(state), kind.replace('linear probe', 'classifier')
+        print_log(
+            f"Folded the linear probe's BatchNorm into the classifier, as {layout} has none.",
+            'current',
+        )
+    if not has_place(layout, kind):
+        raise ValueError(
+            f'layout {layout} has no place for these weights ({kind}): its models have a '
+            'LayerNorm after the last layer and classify the class token; mmpretrain, mae and timm '
+            'hold them'
+        )
+    renamed: dict[str, Tensor] = {}
+    for ours, theirs in key_pairs(kind, layout, state, from_hub=True):
+        parts = state[ours].chunk(len(theirs)) if len(theirs) > 1 else [state[ours]]
+        renamed.update(zip(theirs, parts, strict=True))
+    if (layout, kind) == ('hf', 'encoder'):
+        # Hugging Face's models without a head have no prefix.
+        renamed = {key.removeprefix('vit.'): tensor for key, tensor in renamed.items()}
+    return renamed
 
 
-def register_renaming() -> None:
-    """Makes mmengine load foreign weights into models that have mmpretrain's names; calling it
-    again changes nothing.
+def encoder_of(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the encoder among weights of mmpretrain's layout, still named ``backbone.*``."""
+    return {key: tensor for key, tensor in state_dict.items() if key.startswith('backbone.')}
 
-    Every way of mmengine from a file to a model leads through its ``load_state_dict``. For an
-    ``init_cfg`` with a prefix that is too late, as mmengine picks the weights under the prefix from
-    the file first.
-    """
-    if getattr(mmengine_checkpoint.load_state_dict, 'renames', False):
-        return
-    load, initialize = mmengine_checkpoint.load_state_dict, PretrainedInit.__call__
 
-    @wraps(load)
-    def load_state_dict(module: nn.Module, state_dict: Mapping, *args, **kwargs) -> None:
-        return load(module, renamed_for(module, state_dict), *args, **kwargs)
+def _fold_batch_norm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights with W (x - mean) / sqrt(var + eps) + b as one linear layer."""
+    state = {key: tensor for key, tensor in state_dict.items() if not key.startswith('neck.bn.')}
+    (weight,) = (key for key in state if re.fullmatch(r'head\..*weight', key))
+    bias = weight.replace('weight', 'bias')
+    # In float64, because the statistics may differ by orders of magnitude.
+    mean = state_dict['neck.bn.running_mean'].double()
+    var = state_dict['neck.bn.running_var'].double()
+    scaled = state[weight].double() / (var + _BATCH_NORM_EPS).sqrt()
+    shifted = state[bias].double() - scaled @ mean
+    state[weight] = scaled.to(state[weight].dtype)
+    state[bias] = shifted.to(state[bias].dtype)
+    return state
 
-    @wraps(initialize)
-    def initialize_module(self: PretrainedInit, module: nn.Module) -> None:
-        token = _reads_prefix.set(self.prefix is not None and has_mmpretrain_names(module))
-        try:
-            initialize(self, module)
-        finally:
-            _reads_prefix.reset(token)
 
-    load_state_dict.renames = True
-    mmengine_checkpoint.load_state_dict = load_state_dict
-    PretrainedInit.__call__ = initialize_module
+def _describe_mismatch(state_dict: dict[str, Tensor]) -> str:
+    """Describes how weights differ from the nearest layout."""
+    best_score, best = 0, None
+    for layout in ('mmpretrain', 'mae', 'hf'):
+        keys = set(in_table_spelling(state_dict, layout))
+        for kind in KINDS:
+            wanted = keys_of(kind, layout, keys)
+            score = len(wanted & keys) - len(wanted - keys)
+            if score > best_score:
+                best_score = score
+                best = Content(layout, kind), keys - wanted, wanted - keys
+    if best is None:
+        return (
+            f'the weights are in none of the layouts {", ".join(LAYOUTS)}: they hold '
+            f'{_summary(state_dict)}'
+        )
+    content, unknown, missing = best
+    reasons = []
+    if unknown:
+        reasons.append(f'hold {_summary(sorted(unknown))}')
+    if missing:
+        reasons.append(f'lack {_summary(sorted(missing))}')
+    return f'the weights are nearly in {content}, but {" and ".join(reasons)}'
+
+
+def _summary(keys: Collection[str], shown: int = 12) -> str:
+    """Returns keys without the numbers of their layers, each with how often it occurs."""
+    counts = Counter(re.sub(r'(?<=\.)\d+(?=\.)', '*', key, count=1) for key in keys)
+    names = []
+    for name, number in counts.items():
+        names.append(f'{name} ({number})' if number > 1 else name)
+    text = ', '.join(names[:shown])
+    return f'{text} and {len(names) - shown} more' if len(names) > shown else text

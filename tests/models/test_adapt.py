@@ -1,150 +1,53 @@
-"""Weights of another architecture are refused in a sentence; those of another size are brought to
-the model's.
-"""
+"""Weights for another grid of patches or other channels are adapted to the model's."""
 
-import numpy as np
 import pytest
 import torch
 from mae_plugin.models.adapt import (
-    check_fit,
-    check_numbers,
+    ENCODER_KEYS,
+    Wanted,
+    adapt,
+    compare,
     source_grid,
     spread_input,
     spread_prediction,
+    wanted_by,
 )
+from mae_plugin.models.check_weights import check_weights
 from mmengine.runner import load_checkpoint
-from mmengine.runner.checkpoint import load_state_dict
-from mmpretrain.registry import MODELS
 
 
-def test_a_part_is_enough(build_tiny):
-    model = build_tiny()
-    weights = model.state_dict()
-    check_fit(weights, model)
-    check_fit({key: value for key, value in weights.items() if key.startswith('backbone.')}, model)
-    check_fit({**weights, 'head.fc.weight': torch.zeros(3)}, model)
-    check_fit({key: value for key, value in weights.items() if 'backbone.ln1' not in key}, model)
+def test_the_state_dict_stays_as_it_is(build_tiny):
+    """The function is pure, and its report names each tensor that it changed."""
+    source, target = build_tiny(), build_tiny(backbone=dict(img_size=48, in_channels=5))
+    weights = source.state_dict()
+    before = {key: tensor.clone() for key, tensor in weights.items()}
+    shapes = {key: tensor.shape for key, tensor in target.state_dict().items()}
+    adapted, report = adapt(weights, wanted_by(target), shapes=shapes)
+    assert weights.keys() == before.keys()
+    assert all(torch.equal(weights[key], before[key]) for key in weights)
+    assert {key: tensor.shape for key, tensor in adapted.items()} == shapes
+    assert sorted(map(str, report.changes)) == [
+        'Changed backbone.patch_embed.projection.weight from 3 to 5 channels.',
+        'Changed neck.decoder_pred.bias from 3 to 5 channels.',
+        'Changed neck.decoder_pred.weight from 3 to 5 channels.',
+        'Resized backbone.pos_embed from (4, 4) to (6, 6) patches.',
+        'Resized neck.decoder_pos_embed from (4, 4) to (6, 6) patches.',
+    ]
+    for change in report.changes:
+        assert tuple(adapted[change.key].shape) == tuple(change.shape)
+    assert not report.missing and not report.unexpected and not report.reshaped
+    # Every other tensor is the same object.
+    changed = {change.key for change in report.changes}
+    assert all(adapted[key] is weights[key] for key in weights if key not in changed)
 
 
-@pytest.mark.parametrize(
-    ('change', 'said'),
-    [
-        (dict(arch=dict(num_layers=3)), r'it lacks backbone\.layers \(12\); choose'),
-        (dict(arch=dict(num_layers=1)), r'the model has no backbone\.layers \(12\); choose'),
-        (
-            dict(arch=dict(embed_dims=64)),
-            r'\d\d tensors have another shape, the first backbone\.cls_token \(1, 1, 32\)',
-        ),
-        (
-            dict(patch_size=4),
-            r'backbone\.patch_embed\.projection\.weight \(32, 3, 8, 8\) instead of \(32, 3, 4, 4\)',
-        ),
-    ],
-)
-def test_other_architectures(build_tiny, change, said):
-    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64) | change.get(
-        'arch', {}
-    )
-    model = build_tiny(backbone=dict(change, arch=arch))
-    weights = build_tiny().state_dict()
-    with pytest.raises(ValueError, match=f'c.pth does not fit MAE: .*{said}'):
-        check_fit(weights, model, 'c.pth')
-    # mmengine and torch's strict loading refuse them alike; torch with strict=False means to load a
-    # part.
-    with pytest.raises(ValueError, match='does not fit MAE'):
-        model.load_state_dict(weights)
-
-
-def test_nothing_in_common(build_tiny):
-    with pytest.raises(
-        ValueError,
-        match=r'it holds layer1 \(1\), fc \(1\), but the model backbone\.layers \(24\), neck',
-    ):
-        check_fit({'layer1.0.weight': torch.zeros(1), 'fc.bias': torch.zeros(1)}, build_tiny())
-
-
-SPARSE = torch.zeros(1, 1, 32).to_sparse()
-QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 1, 32), 0.1, 0, torch.qint8)
-
-
-@pytest.mark.parametrize(
-    ('weight', 'said'),
-    [
-        (np.zeros((1, 1, 32), np.float32), 'a numpy.ndarray, which is not a tensor'),
-        ([0.0] * 32, 'a builtins.list, which is not a tensor'),
-        (torch.zeros(1, 1, 32, device='meta'), 'on the meta device, without content'),
-        (SPARSE, 'sparse'),
-        (QUANTIZED, 'quantized'),
-        (
-            torch.zeros(1, 1, 32, dtype=torch.int8),
-            'of torch.int8, where the model has torch.float32',
-        ),
-        (
-            torch.zeros(1, 1, 32, dtype=torch.bool),
-            'of torch.bool, where the model has torch.float32',
-        ),
-        (
-            torch.zeros(1, 1, 32, dtype=torch.complex64),
-            'of torch.complex64, where the model has torch.float32',
-        ),
-    ],
-)
-def test_weights_that_are_none(build_tiny, tmp_path, weight, said):
-    """These left the model random, with success, or were converted without a word."""
-    model = build_tiny()
-    weights = {**model.state_dict(), 'backbone.cls_token': weight}
-    with pytest.raises(
-        ValueError,
-        match=f'c.pth does not fit MAE: backbone.cls_token is {said}; save dense tensors',
-    ):
-        check_fit(weights, model, 'c.pth')
-    with pytest.raises(ValueError, match=f'does not fit MAE: backbone.cls_token is {said}'):
-        load_state_dict(model, weights)
-    # What is there and no tensor of the model's is none of its weights.
-    check_fit({**model.state_dict(), 'other': weight}, model)
-
-
-def test_a_classifier_of_mmpretrain():
-    """mmengine logs such weights and goes on, with the ones drawn at random."""
-    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
-    backbone = dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=8)
-    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone))
-    weights = {**model.state_dict(), 'backbone.cls_token': np.zeros((1, 1, 32), np.float32)}
-    with pytest.raises(
-        ValueError, match='does not fit ImageClassifier: backbone.cls_token is a numpy.ndarray'
-    ):
-        load_state_dict(model, weights)
-
-
-@pytest.mark.parametrize(
-    'dtype', [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
-)
-def test_weights_of_another_precision(build_tiny, dtype):
-    source, target = build_tiny(), build_tiny()
-    source.backbone.cls_token.data.fill_(0.5)
-    weights = {
-        key: value.to(dtype) if value.is_floating_point() else value
-        for key, value in source.state_dict().items()
-    }
-    load_state_dict(target, weights)
-    assert (target.backbone.cls_token == 0.5).all()
-
-
-def test_a_counter_stays_an_integer():
-    """BatchNorm counts its batches in int64."""
-    norm = torch.nn.BatchNorm1d(1)
-    check_numbers({'num_batches_tracked': torch.tensor(3, dtype=torch.int32)}, norm)
-    with pytest.raises(
-        ValueError, match='num_batches_tracked is of torch.float32, where the model has torch.int64'
-    ):
-        check_numbers({'num_batches_tracked': torch.tensor(3.0)}, norm)
-
-
-def test_loading_a_part_on_purpose(build_tiny):
-    model, weights = build_tiny(), build_tiny().state_dict()
-    some = {key: torch.ones_like(value) for key, value in weights.items() if 'layers.0.' in key}
-    model.load_state_dict(some, strict=False)
-    assert all((model.state_dict()[key] == 1).all() for key in some)
+def test_the_report_lists_what_does_not_match(build_tiny):
+    shapes = {'a.pos_embed': torch.Size([1, 5, 8]), 'b': torch.Size([2]), 'c': torch.Size([3])}
+    weights = {'a.pos_embed': torch.zeros(1, 17, 9), 'c': torch.zeros(4), 'd': torch.zeros(1)}
+    wanted = [Wanted('a.', ENCODER_KEYS, (8, 8), grid=(2, 2))]
+    report = compare(weights, wanted, shapes=shapes)
+    assert report.missing == ['b'] and report.unexpected == ['d']
+    assert report.reshaped == {'a.pos_embed': ((1, 17, 9), (1, 5, 8)), 'c': ((4,), (3,))}
 
 
 def test_another_grid_is_resized(build_tiny):
@@ -196,17 +99,22 @@ def test_the_grid_of_weights_that_do_not_say(build_tiny):
     """As many patches: the model's grid; else a square; else the model's aspect ratio; else a
     sentence.
     """
-    assert source_grid(18, (6, 3)) == (6, 3)
-    assert source_grid(18, (6, 3), stored=(3, 6)) == (3, 6)
-    assert source_grid(196, (4, 49)) == (4, 49)
-    assert source_grid(16, (6, 3)) == (4, 4)
-    assert source_grid(72, (6, 3)) == (12, 6)
-    assert source_grid(8, (6, 3)) == (4, 2)
+    assert source_grid(18, wanted=(6, 3)) == (6, 3)
+    assert source_grid(18, (3, 6), (6, 3)) == (3, 6)
+    assert source_grid(196, wanted=(4, 49)) == (4, 49)
+    assert source_grid(16, wanted=(6, 3)) == (4, 4)
+    assert source_grid(72, wanted=(6, 3)) == (12, 6)
+    assert source_grid(8, wanted=(6, 3)) == (4, 2)
+    # A note of another number of patches is outdated.
+    assert source_grid(18, (5, 5), (6, 3)) == (6, 3)
+    assert source_grid(16) == source_grid(16, (3, 5)) == (4, 4)
+    with pytest.raises(ValueError, match=r'for 18 patches, .* square .* grid=\(ROWS, COLUMNS\)'):
+        source_grid(18)
     for patches, grid in ((72, (6, 4)), (8, (4, 4)), (7, (14, 14)), (3, (5, 3)), (2, (1, 50))):
         with pytest.raises(
             ValueError, match=f'for {patches} patches, .* {grid[0]} x {grid[1]}, .*--src-grid'
         ):
-            source_grid(patches, grid)
+            source_grid(patches, wanted=grid)
     weights = dict(build_tiny(backbone=dict(img_size=(16, 32))).state_dict())
     target = build_tiny(backbone=dict(img_size=(32, 64)))
     target.load_state_dict(weights)
@@ -274,4 +182,4 @@ def test_three_channels_load_into_another_number(build_tiny, tmp_path, caplog):
     with pytest.raises(
         ValueError, match=r'projection\.weight \(32, 3, 8, 8\) instead of \(32, 4, 8, 8\)'
     ):
-        check_fit(source.state_dict(), build_tiny(backbone=dict(in_channels=4)), exact=True)
+        check_weights(source.state_dict(), build_tiny(backbone=dict(in_channels=4)), exact=True)

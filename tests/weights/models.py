@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mae_plugin.weights.file_formats import write_hf_folder
+from mae_plugin.weights.hugging_face import write_folder
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -112,7 +112,7 @@ def load(model: nn.Module, weights: dict[str, Tensor], layout: str, folder: Path
         model.load_state_dict(weights, strict=True)
         model.eval()
         return model
-    write_hf_folder(weights, model.config.to_dict(), folder)
+    write_folder(weights, model.config.to_dict(), folder)
     loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
     assert {name: set(keys) for name, keys in report.items() if keys} in (
         {},

@@ -8,9 +8,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from mae_plugin.weights.architecture import stored_settings
-from mae_plugin.weights.convert import Source, fit, read_source, write_target
-from mae_plugin.weights.layouts import Content, detect, from_mmpretrain, to_mmpretrain
+from mae_plugin.weights.convert import Source, read_source, resize, write_target
+from mae_plugin.weights.layouts import Content, detect
+from mae_plugin.weights.renaming import from_mmpretrain, to_mmpretrain
+from mae_plugin.weights.stored_settings import stored_settings
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmpretrain.models.utils import resize_pos_embed
@@ -86,7 +87,7 @@ def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys):
     assert stored_settings(saved) == dict(norm_pix=True)
     out = run(CONVERT, tmp_path / 'checkpoint-3.pth', tmp_path / 'o.pth', '--to', 'mmpretrain')
     assert (
-        'Only the weights are carried over, not args, epoch, optimizer, scaler.'
+        'Only the weights are converted, not args, epoch, optimizer, scaler.'
         in out.stdout + out.stderr
     )
     assert out.stdout.splitlines()[-6:-3] == [
@@ -190,7 +191,7 @@ def test_older_folders(model, tmp_path):
         read_source(str(shards))
     (tmp_path / 'config.json').write_text('{"model_type": "vi')
     with pytest.raises(
-        ValueError, match=r'config\.json is not a JSON file that can be read, or only a part of one'
+        ValueError, match=r'config\.json is not a readable JSON file, or incomplete'
     ):
         read_source(str(tmp_path))
     with pytest.raises(
@@ -225,7 +226,10 @@ def test_another_image_size(ours, model, tmp_path, capsys, size):
         said = run_tool(
             capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options, fails=True
         )
-        assert 'the weights are for 48 patches, not a square number; say --src-grid H W' in said
+        assert (
+            'the weights are for 48 patches, which is not a square number; name their --src-grid '
+            'ROWS COLUMNS' in said
+        )
         options += ['--src-grid', 6, 8]
     run_tool(capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options)
     back, again = (
@@ -242,12 +246,12 @@ def test_a_grid_that_could_be_a_square(layout, tmp_path):
     """
     model = randomised(build('mmpretrain', 'encoder'))
     source = Source(Content('mmpretrain', ''), to_mmpretrain(model.state_dict()), dict(num_heads=2))
-    fit(source, img_size=(16, 64))
+    resize(source, img_size=(16, 64))
     path = tmp_path / ('w.pth' if layout == 'mmpretrain' else 'folder')
     write_target(source, path, layout)
     read = read_source(str(path))
     assert read.grid == (2, 8)
-    fit(read, img_size=(64, 16))
+    resize(read, img_size=(64, 16))
     expected = resize_pos_embed(source.state_dict['backbone.pos_embed'], (2, 8), (8, 2))
     assert torch.equal(read.state_dict['backbone.pos_embed'], expected)
 
@@ -258,7 +262,7 @@ def test_what_a_config_says_beyond_the_weights(model, tmp_path, monkeypatch):
     """
     said = []
     monkeypatch.setattr(
-        'mae_plugin.weights.architecture.print_log', lambda line, logger: said.append(line)
+        'mae_plugin.weights.hugging_face.print_log', lambda line, logger: said.append(line)
     )
     write_target(source_of(model), tmp_path / 'hf', 'hf')
     file = tmp_path / 'hf' / 'config.json'
@@ -267,12 +271,13 @@ def test_what_a_config_says_beyond_the_weights(model, tmp_path, monkeypatch):
         file.write_text(json.dumps(config | dict(layer_norm_eps=1e-12)))
         read(str(file.parent))
         assert (
-            said.pop()
-            == 'The config says layer_norm_eps=1e-12, which weights do not carry; elsewhere it is 1e-6.'
+            said.pop() == 'The config has layer_norm_eps=1e-12, which is not stored with weights; '
+            'models of the other layouts use 1e-06.'
         )
         file.write_text(json.dumps(config | dict(hidden_act='quick_gelu')))
         with pytest.raises(
-            ValueError, match="hidden_act='quick_gelu', but models elsewhere compute gelu"
+            ValueError,
+            match="hidden_act='quick_gelu', but models of the other layouts compute gelu",
         ):
             read(str(file.parent))
     assert not said
@@ -283,7 +288,7 @@ def test_another_number_of_channels(model):
     grey ones.
     """
     source = source_of(model)
-    fit(source, in_channels=6)
+    resize(source, in_channels=6)
     twin = MODELS.build(
         tiny_config(backbone=dict(arch=ARCH, in_channels=6), head=dict(norm_pix=False))
     )
@@ -296,14 +301,14 @@ def test_another_number_of_channels(model):
         )
         new, old = (m.reconstruct(x, noise=NOISE)[0] for m, x in ((twin, doubled), (model, IMAGES)))
         torch.testing.assert_close(new, torch.cat([old, old], dim=1), rtol=1e-5, atol=1e-5)
-    fit(source, in_channels=3)
+    resize(source, in_channels=3)
     assert_identical(source.state_dict, model.state_dict())
-    fit(source, in_channels=1)
+    resize(source, in_channels=1)
     key = 'backbone.patch_embed.projection.weight'
     torch.testing.assert_close(source.state_dict[key][:, 0], model.state_dict()[key].sum(dim=1))
     assert len(source.state_dict['neck.decoder_pred.bias']) == 64
-    with pytest.raises(ValueError, match='1 channel or more, not 0'):
-        fit(source, in_channels=0)
+    with pytest.raises(ValueError, match='1 channel or more, not in_channels=0'):
+        resize(source, in_channels=0)
 
 
 def test_nothing_is_overwritten(ours, tmp_path, capsys):
@@ -352,7 +357,7 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         (
             'ours',
             ['o', '--to', 'hf', '--num-heads', '5'],
-            'a width of 32 cannot be split into 5 heads',
+            'a width of 32 cannot be divided into 5 heads',
         ),
         (
             'ours',
@@ -362,12 +367,12 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         (
             'bare',
             ['o', '--to', 'hf'],
-            'into how many heads a width of 32 is split; say --num-heads',
+            'which a width of 32 is divided is not stored with the weights; name --num-heads N',
         ),
         (
             'bare',
             ['o', '--to', 'hf', '--num-heads', '2'],
-            'width of 16 is split; say --decoder-num-heads',
+            'width of 16 is divided is not stored with the weights; name --decoder-num-heads N',
         ),
         (
             'pooled',

@@ -174,7 +174,9 @@ def test_wrong_onnx_is_not_written(source, tmp_path, capsys, monkeypatch):
 def test_refusals(source, tmp_path, capsys, monkeypatch):
     file = source[1]
     said = run_tool(capsys, EXPORT, file, tmp_path / 'e.onnx', '--to', 'onnx', fails=True)
-    assert 'into how many heads a width of 32 is split; say --num-heads' in said
+    assert (
+        'which a width of 32 is divided is not stored with the weights; name --num-heads N' in said
+    )
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     said = run_tool(
         capsys, EXPORT, file, tmp_path / 'e.onnx', '--to', 'onnx', '--num-heads', 2, fails=True

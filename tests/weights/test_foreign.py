@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mae_plugin.weights.file_formats import write_hf_folder, write_weights
-from mae_plugin.weights.layouts import from_mmpretrain
+from mae_plugin.weights.hugging_face import write_folder
 from mae_plugin.weights.loading import load_from_local
+from mae_plugin.weights.renaming import from_mmpretrain
+from mae_plugin.weights.state_dicts import write_weights
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmpretrain import get_model
@@ -36,7 +37,7 @@ def write(weights: dict[str, Tensor], layout: str, path: Path) -> str:
     if path.suffix:
         write_weights(weights, path, layout)
     else:
-        write_hf_folder(weights, dict(num_channels=0), path)
+        write_folder(weights, dict(num_channels=0), path)
     return str(path)
 
 

@@ -4,7 +4,8 @@ bits back.
 
 import pytest
 import torch
-from mae_plugin.weights.layouts import KINDS, detect, from_mmpretrain, to_mmpretrain
+from mae_plugin.weights.layouts import KINDS, detect
+from mae_plugin.weights.renaming import from_mmpretrain, to_mmpretrain
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -252,7 +253,7 @@ def test_two_spellings_of_one_name_are_not_mixed():
 def test_what_is_left_out_is_said(monkeypatch):
     said = []
     monkeypatch.setattr(
-        'mae_plugin.weights.layouts.print_log', lambda line, logger: said.append(line)
+        'mae_plugin.weights.renaming.print_log', lambda line, logger: said.append(line)
     )
     model = build('mmpretrain', 'pre-training')
     weights = {**model.state_dict(), 'data_preprocessor.mean': torch.zeros(3)}
@@ -260,7 +261,7 @@ def test_what_is_left_out_is_said(monkeypatch):
     assert from_mmpretrain(model.state_dict(), 'timm').keys() == official_names('encoder')
     from_mmpretrain(build('mmpretrain', 'class-token linear probe').state_dict(), 'hf')
     assert said == [
-        'Left out data_preprocessor.mean, which the network does without.',
+        'Left out data_preprocessor.mean, which the network does not use.',
         'Left out the decoder, for which timm has no model.',
         "Folded the linear probe's BatchNorm into the classifier, as hf has none.",
     ]

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 from mae_plugin.models.adapt import stored_grid
-from mae_plugin.weights.architecture import grid_of, heads_of, heed_config, stored_settings
-from mae_plugin.weights.file_formats import read_folder
+from mae_plugin.weights.architecture import choose_num_heads
+from mae_plugin.weights.hugging_face import check_config, read_folder
 from mae_plugin.weights.loading import read_checkpoint
+from mae_plugin.weights.stored_settings import grid_of, stored_settings
 from safetensors.torch import save_file
 
 DEEP = '[' * 100_000
@@ -18,12 +19,12 @@ DEEP = '[' * 100_000
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        (DEEP, r'config\.json is not a JSON file that can be read'),
-        ('{"a": ' + DEEP, r'config\.json is not a JSON file that can be read'),
-        ('{"image_size": ' + '1' * 5000 + '}', r'config\.json is not a JSON file that can be read'),
-        ('[["image_size", 3]]', r'config\.json holds a list, not names and values'),
-        ('3', r'config\.json holds a int, not names and values'),
-        (b'\xff\xfe{', r'config\.json is not a JSON file that can be read'),
+        (DEEP, r'config\.json is not a readable JSON file'),
+        ('{"a": ' + DEEP, r'config\.json is not a readable JSON file'),
+        ('{"image_size": ' + '1' * 5000 + '}', r'config\.json is not a readable JSON file'),
+        ('[["image_size", 3]]', r'config\.json holds a list instead of names and values'),
+        ('3', r'config\.json holds a int instead of names and values'),
+        (b'\xff\xfe{', r'config\.json is not a readable JSON file'),
     ],
 )
 def test_a_config_that_is_none(tmp_path, text, said):
@@ -39,24 +40,24 @@ def test_a_config_that_is_none(tmp_path, text, said):
         (
             dict(weight_map=[1]),
             ValueError,
-            r'index\.json does not say in which file each tensor is',
+            r'index\.json does not list the file of each tensor',
         ),
         (
             dict(weight_map=dict(w=3)),
             ValueError,
-            r'index\.json does not say in which file each tensor is',
+            r'index\.json does not list the file of each tensor',
         ),
-        ({}, ValueError, r'index\.json does not say in which file each tensor is'),
+        ({}, ValueError, r'index\.json does not list the file of each tensor'),
         (
             dict(weight_map=dict(w='..')),
             FileNotFoundError,
-            "names the file '..', which is not there",
+            "names the file '..', which does not exist",
         ),
-        (dict(weight_map=dict(w='')), FileNotFoundError, "names the file '', which is not there"),
+        (dict(weight_map=dict(w='')), FileNotFoundError, "names the file '', which does not exist"),
         (
             dict(weight_map=dict(w='../b.safetensors')),
             FileNotFoundError,
-            "names the file 'b.safetensors', which is",
+            "names the file 'b.safetensors', which does",
         ),
     ],
 )
@@ -76,7 +77,7 @@ def test_an_index_that_is_none(tmp_path, places, error, said):
 def test_sizes_that_are_none(name, value):
     config = dict(image_size=[32, 64], patch_size=8) | {name: value}
     with pytest.raises(
-        ValueError, match=f'the config says {name}=.*, which is not a positive integer, nor two of'
+        ValueError, match=f'the config has {name}=.*, which is not a positive integer, nor two of'
     ):
         grid_of(dict(config=config), {})
 
@@ -102,10 +103,10 @@ def test_sizes():
 def test_heads_that_are_none(name, value):
     """A width of 32 was divided into -2 heads, and a model was built of it."""
     ours = name.replace('_attention', '')
-    with pytest.raises(ValueError, match=rf'says {ours}=.*, which is not a positive integer'):
+    with pytest.raises(ValueError, match=rf'has {ours}=.*, which is not a positive integer'):
         stored_settings(dict(config={name: value}))
-    with pytest.raises(ValueError, match='into -2 heads; say the right number by --num-heads'):
-        heads_of(32, -2, None)
+    with pytest.raises(ValueError, match='into -2 heads; name the right num_heads=N'):
+        choose_num_heads(32, -2, None)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_heads_that_are_none(name, value):
     ],
 )
 def test_a_loss_that_is_none(checkpoint):
-    with pytest.raises(ValueError, match='says norm_pix=.*, which is neither True nor False'):
+    with pytest.raises(ValueError, match='has norm_pix=.*, which is neither True nor False'):
         stored_settings(checkpoint)
 
 
@@ -137,15 +138,15 @@ def test_settings():
 
 @pytest.mark.parametrize('value', ['1e-6', None, [], True, -1.0, float('nan'), float('inf')])
 def test_an_epsilon_that_is_none(value):
-    with pytest.raises(ValueError, match='says layer_norm_eps=.*, which is not a small number'):
-        heed_config(dict(config=dict(layer_norm_eps=value)))
+    with pytest.raises(ValueError, match='has layer_norm_eps=.*, which is not a small number'):
+        check_config(dict(layer_norm_eps=value))
 
 
 def test_an_activation_that_is_none():
     with pytest.raises(
-        ValueError, match=r'says hidden_act=\[0, 0.*…, but models elsewhere compute gelu'
+        ValueError, match=r'has hidden_act=\[0, 0.*…, but models of the other layouts compute gelu'
     ) as error:
-        heed_config(dict(config=dict(hidden_act=[0] * 10_000)))
+        check_config(dict(hidden_act=[0] * 10_000))
     assert len(str(error.value)) < 120
 
 
