@@ -18,9 +18,8 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from ..utils._compat.torch import get_metadata
-
-Grid = tuple[int, int]
+from .channels import spread_input, spread_prediction
+from .grids import Grid, noted_grid, source_grid, stored_grid
 
 
 class Keys(NamedTuple):
@@ -120,7 +119,7 @@ def adapt(
         state_dict: the weights; neither the dict nor its tensors are modified.
         wanted: the sizes that each part of the model needs.
         grid: rows and columns of patches that the weights are for. If None, those noted beside the
-            state dict, or else as :func:`source_grid` infers them.
+            state dict, or else as :func:`~.grids.source_grid` infers them.
         shapes: the shapes of all tensors of the model, for the report; None for changes alone.
 
     Raises:
@@ -203,69 +202,9 @@ def adapt_on_load(
         local_metadata: the notes of the module, as torch passes them to the hook.
         grid: rows and columns of patches that the weights are for, if the notes lack them.
     """
-    adapted, report = adapt(state_dict, [wanted], _noted_grid(local_metadata) or grid)
+    adapted, report = adapt(state_dict, [wanted], noted_grid(local_metadata) or grid)
     state_dict.update(adapted)
     report.log()
-
-
-def source_grid(patches: int, stored: Grid | None = None, wanted: Grid | None = None) -> Grid:
-    """Returns the rows and columns of patches that a position embedding is for.
-
-    The first of these that has the right number of patches: the ``stored`` grid, the grid that is
-    ``wanted``, a square, a grid with the aspect ratio of the one that is wanted.
-
-    Args:
-        patches: number of patches of the position embedding.
-        stored: the grid that is noted with the weights.
-        wanted: the grid of the model that loads the weights.
-
-    Raises:
-        ValueError: if none of them has that number.
-    """
-    for grid in (stored, wanted):
-        if grid is not None and grid[0] * grid[1] == patches:
-            return tuple(grid)
-    side = math.isqrt(patches)
-    if side * side == patches:
-        return side, side
-    if wanted is None:
-        raise ValueError(
-            f'the weights are for {patches} patches, which is not a square number; name their '
-            'grid=(ROWS, COLUMNS)'
-        )
-    h, w = wanted
-    # rows / columns = h / w and rows * columns = patches.
-    rows = math.isqrt(patches * h // w)
-    if rows and rows * rows * w == patches * h and patches % rows == 0:
-        return rows, patches // rows
-    raise ValueError(
-        f'the weights are for {patches} patches, which are neither a square nor of the aspect '
-        f'ratio of this model, {h} x {w}, and their grid is not noted; resize them with '
-        'tools/convert_checkpoint.py --src-grid ROWS COLUMNS --img-size HEIGHT WIDTH'
-    )
-
-
-def stored_grid(state_dict: Mapping[str, Tensor], prefix: str) -> Grid | None:
-    """Returns the grid that :func:`note_grid` noted for the module under ``prefix``, or None."""
-    notes = get_metadata(state_dict) or {}
-    return _noted_grid(notes.get(prefix[:-1], {}))
-
-
-def note_grid(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    """Notes the grid of patches beside a state dict; a post-hook of ``state_dict()``.
-
-    A number of patches has several grids: 18 patches may be 3 x 6 or 6 x 3.
-    """
-    grid = module.patch_resolution if isinstance(module, VisionTransformer) else module.grid_size
-    local_metadata['grid'] = tuple(grid)
-
-
-def _noted_grid(notes: Mapping) -> Grid | None:
-    """Returns the grid in a module's notes; None if there is none, or no pair of sizes."""
-    grid = notes.get('grid')
-    if not isinstance(grid, tuple | list) or len(grid) != 2:
-        return None
-    return tuple(grid) if all(type(n) is int and n > 0 for n in grid) else None
 
 
 def _grid_changes(
@@ -307,49 +246,3 @@ def _channel_changes(state_dict: Mapping[str, Tensor], part: Wanted) -> list[Cha
             spread = partial(spread_prediction, before=before, after=after)
             changes.append(Change(key, 'channels', before, after, shape, spread))
     return [change for change in changes if change.before != after]
-
-
-def spread_input(weight: Tensor, channels: int) -> Tensor:
-    """Returns a patch projection for images of another number of channels.
-
-    Channel j of the larger set is paired with channel j mod n, where n is the size of the smaller
-    set. The weight of an old channel is shared equally by the new channels that are paired with it,
-    so that an image of N equal channels gives the tokens that one of C equal channels gave.
-
-    Args:
-        weight: (D, C, ph, pw).
-        channels: the new number N of channels.
-
-    Returns:
-        (D, N, ph, pw).
-    """
-    paired = _pairs(weight.shape[1], channels)  # (N, C)
-    shares = (paired / paired.sum(dim=0)).to(weight)
-    return torch.einsum('nc,dchw->dnhw', shares, weight)
-
-
-def spread_prediction(tensor: Tensor, before: int, after: int) -> Tensor:
-    """Returns weight or bias of a layer that predicts patches of another number of channels.
-
-    A new channel is predicted as the mean of the old ones that it is paired with (see
-    :func:`spread_input`).
-
-    Args:
-        tensor: (ph * pw * before, ...), rows in the order of pixels, channels innermost.
-        before: the old number of channels.
-        after: the new number of channels.
-
-    Returns:
-        (ph * pw * after, ...).
-    """
-    paired = _pairs(before, after)  # (after, before)
-    means = (paired / paired.sum(dim=1, keepdim=True)).to(tensor)
-    pixels = tensor.unflatten(0, (-1, before))  # (ph * pw, before, ...)
-    return torch.einsum('nc,pc...->pn...', means, pixels).flatten(0, 1)
-
-
-def _pairs(before: int, after: int) -> Tensor:
-    """Returns (after, before), 1 where a new channel is paired with an old one, else 0."""
-    old = torch.arange(before)
-    new = torch.arange(after).unsqueeze(1)
-    return ((new - old) % min(before, after) == 0).float()

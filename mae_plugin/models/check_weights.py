@@ -43,7 +43,7 @@ def check_weights(
 
     Raises:
         ValueError: naming the groups that differ with one example each, or as
-            :func:`check_tensors` and :func:`~.adapt.source_grid` do.
+            :func:`check_tensors` and :func:`~.grids.source_grid` do.
     """
     check_tensors(state_dict, model, source)
     wanted = wanted_by(model)

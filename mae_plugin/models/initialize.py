@@ -1,4 +1,4 @@
-"""The authors' weight initialisation, shared by encoder and decoder."""
+"""The authors' weight initialization, shared by encoder and decoder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import nn
 
 
 def initialize_as_official(module: nn.Module) -> None:
-    """Draws weights in place as the authors' released code does.
+    """Initializes weights in place as the authors' released code does.
 
-    Linear layers and the flattened patch projection: Xavier-uniform, zero bias (the projection
-    keeps torch's own bias). LayerNorm: ones and zeros. Class and mask tokens: normal with standard
-    deviation 0.02.
+    Linear layers and the flattened patch projection are Xavier-uniform with zero bias (the
+    projection keeps torch's own bias), LayerNorm is ones and zeros, cls and mask token are normal
+    with standard deviation 0.02.
     """
     for name, parameter in module.named_parameters(recurse=False):
         if name in ('cls_token', 'mask_token'):
@@ -25,8 +25,9 @@ def initialize_as_official(module: nn.Module) -> None:
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
         elif name == 'patch_embed.projection':
+            # Like a linear layer on flattened patches, (D, C * ph * pw).
             nn.init.xavier_uniform_(child.weight.view(len(child.weight), -1))
         if isinstance(child, TransformerEncoderLayer):
-            # mmpretrain's layers would otherwise draw their biases anew when init_weights walks the
-            # tree.
+            # init_weights() of the whole model would initialize the biases of mmpretrain's layers
+            # again.
             child.is_init = child.init_cfg is None

@@ -1,4 +1,4 @@
-"""MAEPretrainDecoder, the neck: fills in mask tokens and predicts every patch."""
+"""MAEPretrainDecoder, the neck: fills in mask tokens and predicts the removed patches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .adapt import Keys, Wanted, adapt_on_load, note_grid
+from .adapt import Keys, Wanted, adapt_on_load
+from .grids import note_grid
 from .initialize import initialize_as_official
 from .patches import invert_permutation, take_tokens, to_pair
 from .positions import sincos_position_embedding
@@ -23,27 +24,30 @@ DECODER_KEYS = Keys(
 
 
 class MAEPretrainDecoder(BaseModule):
-    """The light decoder of MAE (paper, section 3, "MAE decoder").
+    """The lightweight decoder of MAE (paper, section 3, "MAE decoder").
 
-    Takes every argument of mmpretrain's class with the same meaning. Sizes left out are the
-    backbone's when the decoder is built by :class:`MAE`, and mmpretrain's defaults when it is built
-    alone.
+    Accepts every argument of mmpretrain's class with the same meaning. :class:`MAE` fills in sizes
+    that are None from its backbone; a decoder built alone has mmpretrain's defaults.
 
     Args:
-        num_patches: number L of patches of the usual image; 196 alone.
-        patch_size: height and width of a patch in pixels; 16 alone.
-        in_chans: channels of the image; 3 alone.
-        embed_dim: dimension D of the encoder's tokens; 1024 alone.
-        decoder_embed_dim: dimension of the decoder's tokens.
+        num_patches: number L of patches of the usual image; 196 by default.
+        patch_size: height and width of a patch in pixels; 16 by default.
+        in_chans: channels of the image; 3 by default.
+        embed_dim: dimension of the encoder's tokens; 1024 by default.
+        decoder_embed_dim: dimension D of the decoder's tokens.
         decoder_depth: number of transformer layers.
         decoder_num_heads: attention heads per layer.
         mlp_ratio: hidden size of the feed-forward networks over ``decoder_embed_dim``.
-        norm_cfg: config of the normalisation layers.
+        norm_cfg: config of the normalization layers.
         predict_feature_dim: numbers predicted per patch; ``ph * pw * in_chans``, the pixels, if
             None.
-        init_cfg: mmengine initialisation config.
+        init_cfg: mmengine initialization config.
         grid_size: (h, w) with h * w = L; square if None.
         with_cp: as in :class:`MAEViT`.
+
+    Raises:
+        ValueError: if ``num_patches`` and ``grid_size`` do not match, or ``num_patches`` alone is
+            not a square number.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class MAEPretrainDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.with_cp = with_cp
-        self.grid_size = _grid(num_patches, grid_size)
+        self.grid_size = _choose_grid(num_patches, grid_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.patch_size = to_pair(16 if patch_size is None else patch_size)
         self.in_chans = 3 if in_chans is None else in_chans
@@ -94,7 +98,7 @@ class MAEPretrainDecoder(BaseModule):
 
     @property
     def decoder_norm(self) -> nn.Module:
-        """The normalisation layer before the prediction."""
+        """The normalization layer before the prediction."""
         return self.ln1
 
     def wanted_weights(self, prefix: str = '') -> Wanted:
@@ -120,73 +124,84 @@ class MAEPretrainDecoder(BaseModule):
         """Predicts patches from the encoded visible ones.
 
         Args:
-            x: (B, 1 + L_visible, D), the encoder's ``latent``.
+            x: (B, 1 + L_visible, encoder's dimension), the encoder's ``latent``.
             ids_restore: (B, L), from the encoder.
-            grid: (h, w) of these images if it is not ``grid_size``; the position embedding is
+            grid: (h, w) of these images if it is not ``grid_size``. The position embedding is
                 resized to it.
-            removed_only: predict only what the encoder has not seen, which is all that the loss
-                looks at.
+            removed_only: whether only removed patches are predicted, which is all that the loss
+                needs.
 
         Returns:
-            (B, L, predict_feature_dim), or (B, L - L_visible, …) in the order of
-            ``Masking.ids_removed``.
+            (B, L, predict_feature_dim) in raster order, or with ``removed_only``
+            (B, L - L_visible, predict_feature_dim) in the order of ``Masking.ids_removed``.
         """
         grid = grid or self.grid_size
         if ids_restore.shape[1] != grid[0] * grid[1]:
             raise ValueError(
-                f'ids_restore speaks of {ids_restore.shape[1]} patches, but the grid is {grid[0]} '
-                f'x {grid[1]}'
+                f'ids_restore is for {ids_restore.shape[1]} patches, but the grid is {grid[0]} x '
+                f'{grid[1]}'
             )
-        # Attention does not mind the order of tokens, so they stay as the encoder leaves them: cls,
-        # visible, removed.
+        # Attention does not depend on the order of tokens. They stay in the shuffled order (cls,
+        # visible, removed), so that the removed ones are one slice at the end.
         pos_embed = resize_pos_embed(self.decoder_pos_embed, self.grid_size, grid)
-        positions = pos_embed[0, 1:][invert_permutation(ids_restore)]
-        x = self.decoder_embed(x)
+        positions = pos_embed[0, 1:][invert_permutation(ids_restore)]  # (B, L, D)
+        x = self.decoder_embed(x)  # (B, 1 + L_visible, D)
         visible = x.shape[1] - 1
         tokens = [
             x[:, :1] + pos_embed[:, :1],
             x[:, 1:] + positions[:, :visible],
             self.mask_token + positions[:, visible:],
         ]
-        x = torch.cat(tokens, dim=1)
+        x = torch.cat(tokens, dim=1)  # (B, 1 + L, D)
+
+        # The last layer computes only the tokens that are predicted; they attend to all others.
         first = 1 + visible if removed_only else 1
         for block in self.decoder_blocks[:-1]:
             x = checkpoint(block, x, use_reentrant=False) if self.with_cp else block(x)
-        # Nobody asks the last block for the other tokens, though it does look at them.
         x = self.decoder_blocks[-1](x, first) if self.decoder_blocks else x[:, first:]
+
         x = self.decoder_pred(self.decoder_norm(x))
         return x if removed_only else take_tokens(x, ids_restore)
 
 
 class DecoderLayer(TransformerEncoderLayer):
-    """mmpretrain's encoder layer, which can also work out only the last tokens of a sequence."""
+    """mmpretrain's encoder layer, which can also compute only the last tokens of a sequence."""
 
     def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
-        """(B, N, D) -> (B, N - first_query, D): attends to all tokens, returns those from
-        ``first_query`` on.
+        """Attends to all tokens and returns those from ``first_query`` on.
+
+        Args:
+            x: (B, N, D).
+            first_query: index of the first token to compute.
+
+        Returns:
+            (B, N - first_query, D).
         """
         if first_query == 0:
             return super().forward(x)
-        attn, normed = self.attn, self.ln1(x)
+        attn = self.attn
         dim = attn.embed_dims
-        weight, bias = attn.qkv.weight, attn.qkv.bias
-        queries = nn.functional.linear(
-            normed[:, first_query:], weight[:dim], None if bias is None else bias[:dim]
-        )
-        keys_values = nn.functional.linear(
-            normed, weight[dim:], None if bias is None else bias[dim:]
-        )
-        # (B, N, parts * heads * head_dims) to one (B, heads, N, head_dims) per part.
-        q, k, v = (
-            part.unflatten(-1, (attn.num_heads, attn.head_dims)).transpose(1, 2)
-            for part in (queries, *keys_values.chunk(2, dim=-1))
-        )
+        normed = self.ln1(x)
+        # Queries of the last tokens alone, keys and values of all.
+        weight, bias = attn.qkv.weight, attn.qkv.bias  # (3 * D, D), (3 * D,)
+        query_bias, other_bias = (None, None) if bias is None else (bias[:dim], bias[dim:])
+        queries = nn.functional.linear(normed[:, first_query:], weight[:dim], query_bias)
+        keys_values = nn.functional.linear(normed, weight[dim:], other_bias)  # (B, N, 2 * D)
+        keys, values = keys_values.chunk(2, dim=-1)
         mixed = attn.scaled_dot_product_attention(
-            q, k, v, dropout_p=attn.attn_drop if self.training else 0.0
-        )
-        mixed = attn.proj_drop(attn.proj(mixed.transpose(1, 2).flatten(2)))
+            self._split_heads(queries),
+            self._split_heads(keys),
+            self._split_heads(values),
+            dropout_p=attn.attn_drop if self.training else 0.0,
+        )  # (B, heads, N - first_query, head_dims)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, N - first_query, D)
+        mixed = attn.proj_drop(attn.proj(mixed))
         x = x[:, first_query:] + attn.out_drop(attn.gamma1(mixed))
         return self.ffn(self.ln2(x), identity=x)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, heads * head_dims) -> (B, heads, N, head_dims)."""
+        return x.unflatten(-1, (self.attn.num_heads, self.attn.head_dims)).transpose(1, 2)
 
 
 def _adapt_weights(
@@ -196,7 +211,8 @@ def _adapt_weights(
     adapt_on_load(state_dict, decoder.wanted_weights(prefix), local_metadata)
 
 
-def _grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:
+def _choose_grid(num_patches: int | None, grid_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Returns the rows and columns of patches for the arguments of the decoder."""
     if grid_size is not None:
         grid_size = to_pair(grid_size)
         if num_patches not in (None, grid_size[0] * grid_size[1]):

@@ -1,7 +1,7 @@
 """Patches of images as pure tensor functions. Imports torch alone.
 
 B images of C channels and H x W pixels are cut into a grid of ``(h, w)`` patches of ``(ph, pw)``
-pixels: L = h * w patches in raster order, each ``ph * pw * C`` numbers.
+pixels: L = h * w patches in raster order, each of ``ph * pw * C`` numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def to_pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """``7 -> (7, 7)`` and ``(7, 5) -> (7, 5)``: a size as (height, width)."""
+    """Returns a size as (height, width): ``7 -> (7, 7)`` and ``(7, 5) -> (7, 5)``."""
     if isinstance(size, int):
         return size, size
     height, width = size
@@ -19,49 +19,58 @@ def to_pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def invert_permutation(permutation: Tensor) -> Tensor:
-    """The inverse of a permutation in every row (B, L), by one scatter where a second sort would
-    cost far more.
-    """
+    """Returns the inverse of the permutation in every row, (B, L)."""
+    # One scatter, where a second argsort would cost far more.
     positions = torch.arange(permutation.shape[1], device=permutation.device).expand_as(permutation)
     return torch.empty_like(permutation).scatter_(1, permutation, positions)
 
 
 def take_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
-    """Picks tokens by index: (B, L, D) and (B, K) -> (B, K, D)."""
+    """Selects tokens by index: (B, L, D) and (B, K) -> (B, K, D)."""
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def patch_grid(images: Tensor | tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
-    """The (h, w) grid of patches that images (B, C, H, W), or images of a size (H, W), are cut
-    into.
+    """Returns the grid (h, w) of patches into which images are cut.
+
+    Args:
+        images: (B, C, H, W), or the size (H, W).
+        patch_size: (ph, pw).
 
     Raises:
         ValueError: if the patches do not tile the images.
     """
-    (height, width), (ph, pw) = (
-        images.shape[-2:] if isinstance(images, Tensor) else images,
-        patch_size,
-    )
+    height, width = images.shape[-2:] if isinstance(images, Tensor) else images
+    ph, pw = patch_size
     if height < ph or width < pw or height % ph or width % pw:
-        near = [max(p, (size + p // 2) // p * p) for size, p in ((height, ph), (width, pw))]
+        # Rounded to the nearest multiple, and at least one patch.
+        near_height = max(ph, (height + ph // 2) // ph * ph)
+        near_width = max(pw, (width + pw // 2) // pw * pw)
         raise ValueError(
             f'images of {height} x {width} pixels cannot be cut into patches of {ph} x {pw}; '
-            f'the nearest size that can is {near[0]} x {near[1]}'
+            f'the nearest size that can is {near_height} x {near_width}'
         )
     return height // ph, width // pw
 
 
 def patchify(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) -> (B, L, ph * pw * C): within a patch row by row, channels innermost."""
+    """Cuts images into patches: (B, C, H, W) -> (B, L, ph * pw * C).
+
+    Within a patch, pixels are in raster order with the channels innermost.
+    """
     h, w = patch_grid(images, patch_size)
     ph, pw = patch_size
     batch, channels = images.shape[:2]
-    patches = images.reshape(batch, channels, h, ph, w, pw).permute(0, 2, 4, 3, 5, 1)
+    patches = images.reshape(batch, channels, h, ph, w, pw)
+    patches = patches.permute(0, 2, 4, 3, 5, 1)  # (B, h, w, ph, pw, C)
     return patches.reshape(batch, h * w, ph * pw * channels)
 
 
 def unpatchify(patches: Tensor, patch_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(B, L, ph * pw * C) -> (B, C, H, W), the inverse of :func:`patchify`."""
+    """Assembles images from patches: (B, L, ph * pw * C) -> (B, C, H, W).
+
+    The inverse of :func:`patchify`.
+    """
     (h, w), (ph, pw) = grid, patch_size
     batch, length, size = patches.shape
     if length != h * w or size % (ph * pw):
@@ -70,16 +79,19 @@ def unpatchify(patches: Tensor, patch_size: tuple[int, int], grid: tuple[int, in
             f'x {pw} pixels'
         )
     channels = size // (ph * pw)
-    images = patches.reshape(batch, h, w, ph, pw, channels).permute(0, 5, 1, 3, 2, 4)
+    images = patches.reshape(batch, h, w, ph, pw, channels)
+    images = images.permute(0, 5, 1, 3, 2, 4)  # (B, C, h, ph, w, pw)
     return images.reshape(batch, channels, h * ph, w * pw)
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch, (B, L, 1) each, of the unbiased variance plus
-    1e-6.
+    """Returns mean and standard deviation of every patch: (B, L, K) -> two of (B, L, 1).
+
+    As in the authors' code, the variance is unbiased and 1e-6 is added to it.
     """
     mean = patches.mean(dim=-1, keepdim=True)
-    return mean, (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    std = (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    return mean, std
 
 
 def fill_from_visible(
@@ -87,19 +99,24 @@ def fill_from_visible(
 ) -> Tensor:
     """Replaces the values of removed patches by a Gaussian-weighted mean over the visible ones.
 
-    An estimate that looks at visible patches only, so it never leaks what the mask hides.
+    The estimate depends on visible patches alone, so it does not leak what the mask hides.
 
     Args:
-        values: (B, L, K), any K numbers per patch; those of visible patches are returned as they
-            are.
+        values: (B, L, K), any K numbers per patch; those of visible patches are returned unchanged.
         mask: (B, L), 1 = removed.
         grid: (h, w) with h * w = L.
         sigma: standard deviation of the weights, in patches.
+
+    Returns:
+        (B, L, K).
     """
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing='ij')
-    places = torch.stack([rows.flatten(), columns.flatten()], dim=1).to(values)
-    distance2 = torch.cdist(places, places).square()
-    logits = (-distance2 / (2 * sigma**2)).masked_fill(mask.bool().unsqueeze(1), -torch.inf)
-    # A softmax of the log-weights is their normalised mean, and stays exact when every neighbour is
-    # far away.
-    return torch.where(mask.bool().unsqueeze(-1), logits.softmax(dim=-1) @ values, values)
+    places = torch.stack([rows.flatten(), columns.flatten()], dim=1).to(values)  # (L, 2)
+    squared_distance = torch.cdist(places, places).square()  # (L, L)
+    logits = -squared_distance / (2 * sigma**2)
+    removed = mask.bool()
+    logits = logits.masked_fill(removed.unsqueeze(1), -torch.inf)  # (B, L, L)
+    # A softmax of the logarithms of the weights normalizes them, and stays exact where every
+    # visible patch is so far away that its weight is 0 in floating point.
+    estimates = logits.softmax(dim=-1) @ values  # (B, L, K)
+    return torch.where(removed.unsqueeze(-1), estimates, values)

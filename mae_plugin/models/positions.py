@@ -7,11 +7,15 @@ from torch import Tensor
 
 
 def sincos_position_embedding(grid: tuple[int, int], dim: int) -> Tensor:
-    """Fixed 2-D sine-cosine embedding with the official order of halves: column (w) first, then row
-    (h).
+    """Returns the fixed 2-D sine-cosine embedding of the authors' code.
 
-    Each half is ``[sin(p * f_0) ... sin(p * f_k), cos(p * f_0) ... cos(p * f_k)]`` with
-    ``f_i = 10000 ** (-i / (dim / 4))``, computed in double precision as the authors' code does.
+    The first half encodes the column (w), the second the row (h). Each half is
+    ``[sin(p * f_0) ... sin(p * f_k), cos(p * f_0) ... cos(p * f_k)]`` with
+    ``f_i = 10000 ** (-i / (dim / 4))``.
+
+    Args:
+        grid: rows and columns of patches, (h, w).
+        dim: dimension of the tokens.
 
     Returns:
         (1, 1 + h * w, dim) float32; the first row, the cls token's, is zero.
@@ -24,12 +28,13 @@ def sincos_position_embedding(grid: tuple[int, int], dim: int) -> Tensor:
             f'a 2-D sine-cosine position embedding needs a dimension divisible by 4, not {dim}'
         )
     h, w = grid
+    # In double precision, as in the authors' code.
     frequencies = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
-    halves = []
+    parts = []
     for positions in (columns, rows):
-        angles = positions.reshape(-1, 1) * frequencies
-        halves += [angles.sin(), angles.cos()]
+        angles = positions.reshape(-1, 1) * frequencies  # (L, dim / 4)
+        parts += [angles.sin(), angles.cos()]
     embedding = torch.zeros(1, 1 + h * w, dim)
-    embedding[0, 1:] = torch.cat(halves, dim=1)
+    embedding[0, 1:] = torch.cat(parts, dim=1)  # (L, dim)
     return embedding

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..models.adapt import source_grid
+from ..models.grids import source_grid
 
 # Numbers of heads by width in the released models. The weights are the same for every number.
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}

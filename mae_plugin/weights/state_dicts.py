@@ -33,7 +33,7 @@ def weights_of(checkpoint: dict) -> dict[str, Tensor]:
 def with_grid(weights: dict[str, Tensor], grid: tuple[int, int] | None) -> OrderedDict[str, Tensor]:
     """Returns weights with their grid of patches noted, as a model's ``state_dict()`` notes it.
 
-    See :func:`~mae_plugin.models.adapt.note_grid`.
+    See :func:`~mae_plugin.models.grids.note_grid`.
     """
     noted = OrderedDict(weights)
     if grid is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
-from ..models.adapt import stored_grid
+from ..models.grids import stored_grid
 from .hugging_face import config_grid, shorten
 
 _HF_NAMES = dict(

@@ -7,12 +7,11 @@ from mae_plugin.models.adapt import (
     Wanted,
     adapt,
     compare,
-    source_grid,
-    spread_input,
-    spread_prediction,
     wanted_by,
 )
+from mae_plugin.models.channels import spread_input, spread_prediction
 from mae_plugin.models.check_weights import check_weights
+from mae_plugin.models.grids import source_grid
 from mmengine.runner import load_checkpoint
 
 

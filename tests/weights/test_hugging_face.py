@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from mae_plugin.models.adapt import stored_grid
+from mae_plugin.models.grids import stored_grid
 from mae_plugin.weights.architecture import choose_num_heads
 from mae_plugin.weights.hugging_face import check_config, read_folder
 from mae_plugin.weights.loading import read_checkpoint

@@ -12,8 +12,9 @@ from mmpretrain.models import BaseClassifier, VisionTransformer
 from torch import nn
 
 from ...models import MAEViT
-from ...models.adapt import Grid, adapt_on_load, stored_grid, wanted_by_encoder
+from ...models.adapt import adapt_on_load, wanted_by_encoder
 from ...models.check_weights import check_complete, check_weights, mark_checked
+from ...models.grids import Grid, stored_grid
 from ...utils._compat.mmengine import built_loop, is_resuming, load_source
 from ...utils._compat.torch import copy_metadata, run_load_hook_first
 from ...weights.foreign import (

@@ -1,6 +1,4 @@
-"""Masks beyond random: blocks, grids, pixels of one's own, and where their randomness comes
-from.
-"""
+"""Masks: of noise, of every kind, given as patches or pixels, and read from a file."""
 
 import math
 
@@ -12,12 +10,99 @@ from mae_plugin.models.masking import (
     block_noise,
     grid_noise,
     mask_from_pixels,
+    masking_from_mask,
     masking_from_noise,
     num_visible,
 )
 from PIL import Image
 
 GRIDS = [(14, 14), (4, 4), (32, 8), (7, 5), (1, 3), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ('patches', 'ratio', 'kept'),
+    [
+        (196, 0.75, 49),
+        (100, 0.9, 10),
+        (25, 0.8, 5),
+        (100, 0.8, 20),
+        (256, 0.75, 64),
+        (196, 0, 196),
+        (4, 0.99, 1),
+        (10, 0.5, 5),
+    ],
+)
+def test_num_visible(patches, ratio, kept):
+    assert num_visible(patches, ratio) == kept
+
+
+@pytest.mark.parametrize('ratio', [1, 1.0, 1.5, -0.1, float('nan')])
+def test_mask_ratio_out_of_range(ratio):
+    with pytest.raises(ValueError, match='mask_ratio'):
+        num_visible(196, ratio)
+
+
+def test_masking_from_noise_by_hand():
+    noise = torch.tensor([[0.9, 0.1, 0.5, 0.3], [0.2, 0.2, 0.2, 0.1]])
+    masking = masking_from_noise(noise, 2)
+    assert masking.ids_keep.tolist() == [[1, 3], [3, 0]]
+    # Sorted order is 1 3 2 0, so patch 0 stands last, patch 1 first; equal noise keeps its raster
+    # order.
+    assert masking.ids_restore.tolist() == [[3, 0, 2, 1], [1, 2, 3, 0]]
+    assert masking.mask.tolist() == [[1, 0, 1, 0], [0, 1, 1, 0]]
+    assert masking.mask.dtype == torch.float32
+
+
+def test_kept_and_removed_are_every_patch_once():
+    masking = masking_from_noise(torch.rand(64, 30, generator=torch.Generator().manual_seed(0)), 7)
+    for row in range(64):
+        removed = masking.mask[row].nonzero().flatten().tolist()
+        assert sorted(masking.ids_keep[row].tolist() + removed) == list(range(30))
+        assert sorted(masking.ids_restore[row].tolist()) == list(range(30))
+        # ids_restore leads each visible patch back to its place in the encoder's order.
+        assert masking.ids_restore[row][masking.ids_keep[row]].tolist() == list(range(7))
+
+
+def test_masks_are_uniform():
+    """Chi-square over the kept patches of 20,000 draws: single patches, and pairs, which
+    independence would miss.
+    """
+    draws, patches, keep = 20_000, 12, 3
+    noise = torch.rand(draws, patches, generator=torch.Generator().manual_seed(0))
+    visible = 1 - masking_from_noise(noise, keep).mask.double()
+    together = visible.T @ visible
+
+    def chi_square(counts: torch.Tensor, expected: float) -> float:
+        return ((counts - expected).square() / expected).sum().item()
+
+    # Quantiles 1 - 1e-4 of chi-square with 11 and 65 degrees of freedom are 37.4 and 113.0; drawing
+    # without replacement makes the statistics smaller than that distribution, never larger.
+    assert chi_square(together.diag(), draws * keep / patches) < 37.4
+    pairs = together[torch.triu_indices(patches, patches, 1).unbind()]
+    assert chi_square(pairs, draws * keep * (keep - 1) / (patches * (patches - 1))) < 113.0
+
+
+def test_masking_from_mask_keeps_raster_order():
+    mask = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 1, 1, 0]])
+    for given in (mask, mask.bool(), mask.double()):
+        masking = masking_from_mask(given, (2, 5))
+        assert masking.ids_keep.tolist() == [[1, 3, 4], [0, 1, 4]]
+        assert masking.mask.tolist() == mask.tolist()
+        assert masking.ids_restore.tolist() == [[3, 0, 4, 1, 2], [0, 1, 3, 4, 2]]
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        (torch.zeros(2, 4), r'\(2, 4\).*\(2, 5\)'),
+        (torch.full((2, 5), 0.5), '0.5'),
+        (torch.tensor([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]), 'between 1 and 2'),
+        (torch.ones(2, 5), 'removes all 5'),
+    ],
+)
+def test_bad_masks(mask, message):
+    with pytest.raises(ValueError, match=message):
+        masking_from_mask(mask, (2, 5))
 
 
 @pytest.mark.parametrize('grid', GRIDS)
