@@ -1,4 +1,4 @@
-"""A checksum over the whole of a checkpoint, kept in the file itself."""
+"""A checksum over a whole checkpoint, stored in the file itself."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ _CHUNK = 1 << 22
 
 
 def add_digest(content: bytes) -> bytes:
-    """Returns a zip archive, such as ``torch.save`` makes, with its SHA-256 as the archive's
-    comment.
+    """Returns a zip archive, as ``torch.save`` writes it, with its SHA-256 as its comment.
 
-    Every program that reads zip archives, torch included, skips the comment. The digest covers
-    every byte before it. The checksums within a zip archive cover each member's content, but
-    neither its name nor the headers, and torch does not compare them. Anything that is not a zip
-    archive, or has a comment already, is returned as it is.
+    All programs that read zip archives, torch included, skip the comment. The digest covers every
+    byte before it. The checksums inside a zip archive cover the content of each member, but neither
+    its name nor the headers, and torch does not compare them.
+
+    Args:
+        content: the archive. Content that is not a zip archive, or has a comment already, is
+            returned unchanged.
     """
-    # The archive ends with its comment's length (2 bytes), which is 0, when the last record begins
-    # 22 bytes earlier.
+    # An archive without a comment ends with a record of 22 bytes, whose last two hold the length of
+    # the comment, 0.
     if content[-22:-18] != b'PK\5\6' or content[-2:] != b'\0\0':
         return content
     content = b''.join([memoryview(content)[:-2], struct.pack('<H', _LENGTH)])
@@ -31,9 +33,7 @@ def add_digest(content: bytes) -> bytes:
 
 
 def digest_matches(path: str | Path) -> bool | None:
-    """Returns whether a file's content is what :func:`add_digest` saw; None for a file without a
-    digest.
-    """
+    """Returns whether a file is as :func:`add_digest` wrote it; None for a file without digest."""
     with open(path, 'rb') as file:
         left = os.fstat(file.fileno()).st_size - _LENGTH
         if left < 0:

@@ -1,9 +1,7 @@
-"""Loads checkpoints without running anything that is in them, on both stacks and from files and
-addresses alike.
+"""Loads checkpoints from files and URLs as plain data, without running anything in them.
 
-mmengine's own loaders leave it to torch's default, which for an address is to unpickle whatever
-comes; those of onedl-mmengine fall back to that for files too. The loaders here replace both, and
-read every file as plain data.
+mmengine's loaders rely on torch's default, which unpickles the content of a URL; those of
+onedl-mmengine fall back to unpickling for files too. The loaders here replace both.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from .downloads import fetch
 from .foreign import renamed_for_prefix
 from .hugging_face import read_folder
 from .plain_state import restore_message_hub
-from .reading.torch_files import read_torch_file, said_of
+from .reading.torch_files import read_torch_file, short_errors
 
 Location = str | torch.device | Callable | dict | None
 
@@ -28,7 +26,7 @@ _trusted = False
 
 
 def trust_checkpoints() -> None:
-    """From now on, this process unpickles whatever a checkpoint holds, which can run any code."""
+    """Makes this process unpickle all that a checkpoint holds, which can run any code."""
     global _trusted
     _trusted = True
 
@@ -38,12 +36,13 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
 
     Args:
         filename: the file or folder.
-        map_location: device for the tensors, the CPU if left out; with 'meta' those of a ``.pth``
-            file are not read. A function or dict, as for ``torch.load``, is taken for the CPU.
+        map_location: device of the tensors, the CPU if None; with ``'meta'`` the tensors of a
+            ``.pth`` file are not read. A function or dict, which ``torch.load`` accepts, means the
+            CPU.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged, holds anything but data, or is no dict.
+        ValueError: if it is damaged, holds anything but data, or is not a dict.
     """
     path = os.path.expanduser(filename)
     if os.path.isdir(path):
@@ -52,10 +51,10 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
         raise FileNotFoundError(f'there is no checkpoint {filename}')
     device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
     if path.endswith('.safetensors'):
-        with said_of(filename):
+        with short_errors(filename):
             return load_file(path)
     if _trusted:
-        with said_of(filename):
+        with short_errors(filename):
             checkpoint = torch.load(path, map_location=device, weights_only=False)
     else:
         checkpoint = read_torch_file(path, device)
@@ -67,28 +66,56 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
 
 
 def load_from_local(filename: str, map_location: Location = None) -> dict:
-    """Loads a checkpoint as mmengine takes it, with the names that :func:`renamed_for_prefix`
-    gives.
+    """Loads a checkpoint in the form that mmengine needs.
 
-    The message hub gets its HistoryBuffers back. A config that mmcv wrote as ``meta['config']`` is
-    left out, since mmengine would run it as Python code when it resumes.
+    The weights are renamed by :func:`renamed_for_prefix`, and the message hub gets its
+    HistoryBuffers back. A config that mmcv stored as ``meta['config']`` is left out, because
+    mmengine would run it as Python code on resuming.
 
-    Errors as for :func:`read_checkpoint`.
+    Arguments and errors as for :func:`read_checkpoint`.
     """
     checkpoint = read_checkpoint(filename, map_location)
-    with said_of(filename):
+    with short_errors(filename):
         restore_message_hub(checkpoint)
     if not _trusted:
         _check_parts(checkpoint, filename)
-        if isinstance(meta := checkpoint.get('meta'), dict):
+        meta = checkpoint.get('meta')
+        if isinstance(meta, dict):
             meta.pop('config', None)
     return renamed_for_prefix(checkpoint)
 
 
-def _check_parts(checkpoint: dict, filename: str) -> None:
-    """Raises ValueError if the parts of a checkpoint of mmengine are no dicts, which mmengine takes
-    for granted.
+def load_from_http(
+    filename: str, map_location: Location = None, model_dir: str | None = None
+) -> dict:
+    """Loads a checkpoint from a URL, after downloading it if necessary.
+
+    Args:
+        filename: the URL.
+        map_location: as for :func:`read_checkpoint`.
+        model_dir: the folder of the download cache; torch's own if None.
+
+    Raises:
+        ValueError: as for :func:`read_checkpoint`.
+        URLError: if the content cannot be downloaded.
     """
+    cached = fetch(filename, model_dir)
+    try:
+        return load_from_local(cached, map_location)
+    except ValueError as error:
+        raise ValueError(
+            f'{error}; it was downloaded from {filename}, delete it to download it again'
+        ) from None
+
+
+def register_loaders() -> None:
+    """Makes mmengine load files and http(s) URLs by the functions above."""
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(['http://', 'https://'], load_from_http, force=True)
+
+
+def _check_parts(checkpoint: dict, filename: str) -> None:
+    """Raises ValueError if a part of a checkpoint of mmengine is not a dict, as mmengine assumes."""
     if 'state_dict' not in checkpoint:
         return
     for name in ('state_dict', 'meta', 'message_hub'):
@@ -100,24 +127,3 @@ def _check_parts(checkpoint: dict, filename: str) -> None:
                 f'{filename} holds a {type(part).__name__} as {name}, not a dict of names and '
                 'values'
             )
-
-
-def load_from_http(
-    filename: str, map_location: Location = None, model_dir: str | None = None
-) -> dict:
-    """Loads a checkpoint from a URL, downloading it first if necessary; otherwise as from a
-    file.
-    """
-    cached = fetch(filename, model_dir)
-    try:
-        return load_from_local(cached, map_location)
-    except ValueError as error:
-        raise ValueError(
-            f'{error}; it was downloaded from {filename}, delete it to fetch it anew'
-        ) from None
-
-
-def register_loaders() -> None:
-    """Makes mmengine load files and http(s) addresses by the functions above."""
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
-    CheckpointLoader.register_scheme(['http://', 'https://'], load_from_http, force=True)

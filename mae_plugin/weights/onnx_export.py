@@ -14,14 +14,20 @@ from torch import Tensor
 from .architecture import Sizes
 
 _TOLERANCE = 1e-4
-# protobuf's limit for a file is 2 GB; above it the weights go into one of their own beside the
-# graph.
+# protobuf limits a file to 2 GB. Above this size the weights go into a second file beside it.
 _LARGEST = 1.9e9
 
 
 def build_encoder(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int) -> VisionTransformer:
-    """Builds mmpretrain's ViT from an encoder's weights (``backbone.*``); it returns every token,
-    (B, 1 + L, D).
+    """Builds mmpretrain's ViT from the weights of an encoder.
+
+    Args:
+        state_dict: the weights, ``backbone.*``.
+        sizes: the sizes of the encoder.
+        num_heads: the number of its attention heads.
+
+    Returns:
+        The encoder, in evaluation mode, which returns every token, (B, 1 + L, D).
     """
     final_norm = 'backbone.ln1.weight' in state_dict
     model = VisionTransformer(
@@ -39,25 +45,33 @@ def build_encoder(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int) -
     )
     if not final_norm:
         print_log(
-            'These weights have no LayerNorm after the last layer, so its tokens come as they are.',
+            'These weights have no LayerNorm after the last layer, so its tokens are not '
+            'normalized.',
             'current',
         )
     weights = {key.removeprefix('backbone.'): tensor.float() for key, tensor in state_dict.items()}
+    # A mean-pooled encoder has a norm after pooling, which returns no tokens and is left out.
     model.load_state_dict({key: weights[key] for key in model.state_dict()})
     model.eval()
     return model
 
 
 def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path: Path) -> float:
-    """Writes an encoder that takes normalised ``images`` (N, C, H, W), any N, and gives ``tokens``
-    (N, 1 + L, D).
+    """Writes an encoder from normalized ``images`` (N, C, H, W), any N, to ``tokens``.
+
+    Args:
+        state_dict: the weights, ``backbone.*``.
+        sizes: the sizes of the encoder.
+        num_heads: the number of its attention heads.
+        path: the file.
 
     Returns:
-        The largest difference from PyTorch on random images, run by onnxruntime.
+        The largest difference of ``tokens``, (N, 1 + L, D), from PyTorch's on random images,
+        computed by onnxruntime.
 
     Raises:
-        ValueError: if onnx, onnxscript or onnxruntime is missing, or the graph gives something else
-            than PyTorch.
+        ValueError: if onnx, onnxscript or onnxruntime is missing, or the graph's result differs
+            from PyTorch's.
     """
     try:
         import onnxruntime
@@ -84,11 +98,13 @@ def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     difference = 0.0
+    # A batch of another size than the exported one shows that N is free.
     for batch in (images, images[:1]):
         with torch.inference_mode():
             expected = model(batch)[0].numpy()
         (tokens,) = session.run(['tokens'], dict(images=batch.numpy()))
         difference = max(difference, float(np.abs(tokens - expected).max()))
+    # Written so that NaN fails too.
     if not difference <= _TOLERANCE:
         raise ValueError(
             f'the ONNX graph differs from PyTorch by {difference:.1e}, more than {_TOLERANCE:.0e}'
@@ -97,7 +113,7 @@ def write_onnx(state_dict: dict[str, Tensor], sizes: Sizes, num_heads: int, path
 
 
 class _Tokens(torch.nn.Module):
-    """The encoder with its tensor taken out of the tuple."""
+    """An encoder that returns its tensor instead of a tuple."""
 
     def __init__(self, encoder: VisionTransformer) -> None:
         super().__init__()

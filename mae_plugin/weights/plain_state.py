@@ -1,8 +1,7 @@
-"""Writes checkpoints without pickled classes, so that ``torch.load(weights_only=True)`` opens them
-anywhere.
+"""Checkpoints without pickled classes, which ``torch.load(weights_only=True)`` opens anywhere.
 
 mmengine's message hub holds HistoryBuffers and numpy scalars. They are written as tensors and
-numbers, and HistoryBuffers are made again from those, or from what :mod:`.constructors` reads from
+numbers. HistoryBuffers are restored from these, or from what :mod:`.reading.constructors` reads in
 mmengine's own checkpoints.
 """
 
@@ -21,17 +20,18 @@ from torch import Tensor
 from ..utils._compat.torch import copy_metadata
 
 _BUFFER_KEYS = {'log_history', 'count_history', 'max_length'}
+_BAD_HISTORY = 'the history of {} in its message hub is not two rows of equally many numbers'
 
 
 def to_plain(value: object, path: str = 'checkpoint') -> object:
     """Returns a checkpoint, or a part of one, as tensors, numbers, strings and containers of them.
 
-    Containers are copied, tensors are not. What has no such form is kept as it is, with a warning
-    in the log.
+    Containers are copied, tensors are not. A value without such a form is returned unchanged, with
+    a warning in the log.
 
     Args:
         value: the checkpoint.
-        path: how the warning names the value.
+        path: the name of the value in the warning.
     """
     if value is None or isinstance(value, Tensor | torch.dtype | torch.device | torch.Size):
         return value
@@ -46,7 +46,7 @@ def to_plain(value: object, path: str = 'checkpoint') -> object:
         return _numpy_to_plain(value, path)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    # Subclasses, such as members of an IntEnum, become the numbers and strings that they are.
+    # Instances of subclasses, such as members of an IntEnum, become plain numbers and strings.
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(value, kind):
             return value if type(value) is kind else kind(value)
@@ -71,10 +71,10 @@ def to_plain(value: object, path: str = 'checkpoint') -> object:
 
 
 def _numpy_to_plain(value: np.ndarray | np.generic, path: str) -> object:
-    if value.dtype.kind not in 'biufc' or value.dtype.itemsize > (
-        16 if value.dtype.kind == 'c' else 8
-    ):
-        # Strings, objects and extended precision.
+    """Returns a numpy array as a tensor, a numpy scalar as a number."""
+    largest = 16 if value.dtype.kind == 'c' else 8
+    if value.dtype.kind not in 'biufc' or value.dtype.itemsize > largest:
+        # Strings, objects and extended precision have no dtype in torch.
         if isinstance(value, np.longdouble):
             return float(value)
         item = value.tolist()
@@ -86,44 +86,41 @@ def _numpy_to_plain(value: np.ndarray | np.generic, path: str) -> object:
 
 @cache
 def _warn(path: str, kind: str) -> None:
+    """Warns, once for each value, that a checkpoint can only be unpickled."""
     print_log(
-        f'{path} is a {kind}, which is not data; checkpoints of this run can be loaded with '
-        '--trust-checkpoint alone.',
+        f'{path} is a {kind}, which is not plain data; checkpoints of this run can only be loaded '
+        'with --trust-checkpoint, or after trust_checkpoints() in Python.',
         'current',
         logging.WARNING,
     )
 
 
 def restore_message_hub(checkpoint: dict) -> None:
-    """Makes HistoryBuffers, in place, of the plain data that the message hub of a checkpoint holds
-    for them.
+    """Restores, in place, the HistoryBuffers in the message hub of a checkpoint from plain data.
 
     Raises:
-        ValueError: if the data are not two rows of as many numbers.
+        ValueError: if the data are not two rows of equally many numbers.
     """
     hub = checkpoint.get('message_hub')
     scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
     if not isinstance(scalars, dict):
         return
     for name, value in scalars.items():
-        on_meta = isinstance(value, dict) and any(
-            isinstance(v, Tensor) and v.is_meta for v in value.values()
-        )
-        if isinstance(value, dict) and value.keys() == _BUFFER_KEYS and not on_meta:
-            history, counts = _row(value['log_history'], name), _row(value['count_history'], name)
-            length = value['max_length']
-            if len(history) != len(counts) or type(length) is not int or length < 1:
-                raise ValueError(
-                    f'the history of {name} in its message hub is not made of two rows of as many '
-                    'numbers'
-                )
-            scalars[name] = HistoryBuffer(history[-length:], counts[-length:], length)
+        if not isinstance(value, dict) or value.keys() != _BUFFER_KEYS:
+            continue
+        # A checkpoint that is read on the meta device has no numbers.
+        if any(isinstance(part, Tensor) and part.is_meta for part in value.values()):
+            continue
+        history, counts = _row(value['log_history'], name), _row(value['count_history'], name)
+        length = value['max_length']
+        if len(history) != len(counts) or type(length) is not int or length < 1:
+            raise ValueError(_BAD_HISTORY.format(name))
+        scalars[name] = HistoryBuffer(history[-length:], counts[-length:], length)
 
 
 def _row(values: object, name: object) -> np.ndarray:
+    """Returns a tensor or array as an array, if it is one row of numbers."""
     row = values.cpu().numpy() if isinstance(values, Tensor) else values
     if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype.kind not in 'biuf':
-        raise ValueError(
-            f'the history of {name} in its message hub is not made of two rows of as many numbers'
-        )
+        raise ValueError(_BAD_HISTORY.format(name))
     return row

@@ -142,7 +142,7 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=f'{tmp_path} holds no checkpoint of a run'):
         ModelHub.get(tmp_path)
     torch.save(dict(state_dict=dict(a=torch.zeros(1))), tmp_path / 'weights.pth')
-    with pytest.raises(ValueError, match=r'weights.pth carries no config.*name the config, too'):
+    with pytest.raises(ValueError, match=r'weights.pth stores no config.*name the config too'):
         ModelHub.get(tmp_path / 'weights.pth')
 
 
@@ -189,7 +189,7 @@ def test_a_stored_config_runs_nothing(tmp_path, text):
 )
 def test_a_stored_config_names_parts_of_models_alone(model):
     """A registry would import any module that is the path of a type."""
-    with pytest.raises(ValueError, match=r'c.pth names .*no part of mmpretrain or mae_plugin'):
+    with pytest.raises(ValueError, match=r'c.pth names .*not part of mmpretrain or mae_plugin'):
         stored_config(_checkpoint(f'model = {model}'), 'c.pth')
 
 

@@ -39,7 +39,7 @@ def test_attack(tmp_path, attack):
     for read in (read_torch_file, load_from_local):
         with pytest.raises(
             ValueError,
-            match=r'c\.pth (holds \S+, a type that|is not a checkpoint that can be read)',
+            match=r'c\.pth (holds \S+, a type that|is not a readable checkpoint)',
         ) as e:
             read(str(tmp_path / 'c.pth'))
         assert '\n' not in str(e.value) and len(str(e.value)) < 600
@@ -121,7 +121,7 @@ def test_parts_that_are_no_dicts(tmp_path, name, part):
 def test_plain_pickles_are_not_files_of_torch(tmp_path):
     (tmp_path / 'c.pth').write_bytes(pickle.dumps(dict(state_dict={})))
     with pytest.raises(
-        ValueError, match=r'c\.pth is not .*: it does not begin as a file of torch does'
+        ValueError, match=r'c\.pth is not .*: it does not begin like a file of torch'
     ):
         read_torch_file(tmp_path / 'c.pth')
 

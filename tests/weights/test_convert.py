@@ -383,9 +383,9 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         (
             'truncated.pth',
             ['o.pth', '--to', 'mae'],
-            'is not a checkpoint that can be read, or only a part of one',
+            'is not a readable checkpoint, or incomplete',
         ),
-        ('truncated.safetensors', ['o.pth', '--to', 'mae'], 'is not a checkpoint that can be read'),
+        ('truncated.safetensors', ['o.pth', '--to', 'mae'], 'is not a readable checkpoint'),
         (
             'resnet',
             ['o.pth', '--to', 'mae'],

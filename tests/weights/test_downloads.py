@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import URLError
 
 import pytest
-from mae_plugin.weights import downloads
+from mae_plugin.weights import downloads, transfer
 from mae_plugin.weights.downloads import fetch
 
 CONTENT = bytes(range(256)) * 40
@@ -72,8 +72,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(downloads, 'PAUSES', (0.0, 0.0))
-    monkeypatch.setattr(downloads, 'TIMEOUT', 0.3)
+    monkeypatch.setattr(transfer, 'PAUSES', (0.0, 0.0))
+    monkeypatch.setattr(transfer, 'TIMEOUT', 0.3)
     server = Server()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server

@@ -109,7 +109,7 @@ def test_damaged_checkpoint(doors, tmp_path, content):
     for door in doors.values():
         with pytest.raises(
             ValueError,
-            match=r'c\.pth is not a checkpoint that can be read, or only a part of one: \w',
+            match=r'c\.pth is not a readable checkpoint, or incomplete: \w',
         ):
             door()
 

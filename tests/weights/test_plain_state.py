@@ -166,9 +166,9 @@ def test_what_is_not_data_is_kept_and_said(tmp_path, monkeypatch):
         assert to_plain(dict(hub=dict(generator=value)))['hub']['generator'] is value
     kind = 'numpy.random._generator.Generator'
     assert said == [
-        f"checkpoint['hub']['generator'] is a {kind}, which is not data; checkpoints of this run "
-        'can be loaded with '
-        '--trust-checkpoint alone.'
+        f"checkpoint['hub']['generator'] is a {kind}, which is not plain data; checkpoints of "
+        'this run can only be loaded with --trust-checkpoint, or after trust_checkpoints() in '
+        'Python.'
     ]
 
 

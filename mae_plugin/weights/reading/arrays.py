@@ -1,4 +1,4 @@
-"""Makes numpy's arrays and scalars of numbers and truth values of what a pickle says of them."""
+"""Builds numpy's arrays and scalars, of numbers and truth values, from arguments in a pickle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ _KINDS = {*('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f
 
 
 def _numpy_dtype(kind: object, align: object = False, copy: object = False) -> Unfinished:
+    """Builds a dtype of numbers, whose byte order follows as its state."""
     if type(kind) is not str or kind not in _KINDS:
         raise ValueError('an array in it holds neither numbers nor truth values')
 
     def finish(state: object) -> np.dtype:
-        # Version and byte order, then what only structures and subarrays have.
-        if (
-            type(state) is not tuple
-            or state[:2] not in ((3, '<'), (3, '>'), (3, '|'), (3, '='))
-            or any(state[2:5])
-        ):
+        # Version and byte order, then entries that only structures and subarrays have.
+        is_order = type(state) is tuple and state[:2] in ((3, '<'), (3, '>'), (3, '|'), (3, '='))
+        if not is_order or any(state[2:5]):
             raise ValueError('an array in it holds neither numbers nor truth values')
         return np.dtype(kind).newbyteorder(state[1])
 
@@ -30,22 +28,26 @@ def _numpy_dtype(kind: object, align: object = False, copy: object = False) -> U
 
 
 def _from_bytes(content: object, dtype: object) -> np.ndarray:
+    """Builds a flat array from its bytes."""
     if type(content) is not bytes or not isinstance(dtype, np.dtype):
         raise ValueError('an array in it has no content')
     if dtype.kind == 'b':
+        # numpy writes beyond its results for bytes other than 0 and 1 in a mask.
         return np.frombuffer(content, np.uint8) != 0
-    # A copy, as the bytes cannot be changed.
+    # A copy, because an array on the bytes object would be read-only.
     return np.frombuffer(content, dtype).astype(dtype.newbyteorder('='))
 
 
 def _numpy_scalar(dtype: object, content: object) -> np.generic:
+    """Builds a scalar, as ``numpy.core.multiarray.scalar``."""
     (value,) = _from_bytes(content, dtype)
     return value
 
 
 def _numpy_array(kind: object, shape: object, code: object) -> Unfinished:
+    """Builds an array, as ``numpy.core.multiarray._reconstruct``; its content follows as state."""
     if type(kind) is not Name or kind.path != 'numpy.ndarray':
-        raise ValueError('an array in it is of a type of its own')
+        raise ValueError('an array in it is of a subclass')
 
     def finish(state: object) -> np.ndarray:
         _version, shape, dtype, fortran, content = state
@@ -55,15 +57,14 @@ def _numpy_array(kind: object, shape: object, code: object) -> Unfinished:
 
 
 def _numpy_from_buffer(content: object, dtype: object, shape: object, order: object) -> np.ndarray:
+    """Builds an array, as ``numpy.core.numeric._frombuffer``."""
     return _shaped(_from_bytes(content, dtype), shape, type(order) is str and order == 'F')
 
 
 def _shaped(flat: np.ndarray, shape: object, fortran: object) -> np.ndarray:
-    if (
-        type(shape) is not tuple
-        or len(shape) > 32
-        or not all(type(n) is int and n >= 0 for n in shape)
-    ):
+    """Returns a flat array in its shape, in the order of C or Fortran."""
+    is_shape = type(shape) is tuple and len(shape) <= 32
+    if not is_shape or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError('the shape of an array in it is impossible')
     if math.prod(shape) != flat.size or type(fortran) not in (bool, int):
         raise ValueError('an array in it has another number of elements than its shape')
@@ -84,4 +85,4 @@ ARRAY_MAKERS: dict[str, Callable | None] = {
         }.items()
     },
 }
-"""What numpy's names stand for, as for :data:`.constructors.MAKERS`."""
+"""By numpy's names in a pickle, as in :data:`.constructors.MAKERS`."""

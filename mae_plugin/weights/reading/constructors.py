@@ -1,9 +1,8 @@
-"""What the names in checkpoints stand for: functions that check their arguments and make plain
-values of them.
+"""The functions that build plain values for the names in checkpoints.
 
-The names are those in checkpoints of mmengine's Runner, of the MAE authors' training code, timm and
-Hugging Face, as torch and numpy wrote and write them. Parameters become tensors; a HistoryBuffer
-and an ``argparse.Namespace`` become dicts.
+The names are those in checkpoints of mmengine's Runner, the MAE authors' training code, timm and
+Hugging Face, as all versions of torch and numpy write them. Each function checks its arguments.
+Parameters become tensors; a HistoryBuffer and an ``argparse.Namespace`` become dicts.
 """
 
 from __future__ import annotations
@@ -22,18 +21,22 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 def _ordered_dict(items: object = ()) -> OrderedDict:
-    if type(items) not in (tuple, list) or not all(
+    """Builds an OrderedDict from pairs."""
+    are_pairs = type(items) in (tuple, list) and all(
         type(item) in (tuple, list) and len(item) == 2 for item in items
-    ):
+    )
+    if not are_pairs:
         raise ValueError('an OrderedDict in it is not made of pairs')
     return OrderedDict((checked_key(key), value) for key, value in items)
 
 
 def _default_dict(default: object = None) -> dict:
+    """Builds a dict in place of a defaultdict, whose default could be any function."""
     return {}
 
 
 def _counter(counts: object = None) -> Counter:
+    """Builds a Counter."""
     counts = {} if counts is None else counts
     if type(counts) is not dict or not all(type(count) is int for count in counts.values()):
         raise ValueError('a Counter in it does not hold integers')
@@ -41,24 +44,29 @@ def _counter(counts: object = None) -> Counter:
 
 
 def _set(items: object = ()) -> set:
+    """Builds a set."""
     if type(items) not in (tuple, list):
         raise ValueError('a set in it is not made from a list')
     return set(map(checked_key, items))
 
 
 def _bytes(text: object = '', encoding: object = 'latin1') -> bytes:
+    """Builds bytes, which old protocols write as text."""
     if type(text) is not str or type(encoding) is not str or encoding != 'latin1':
         raise ValueError('a string of bytes in it is written in an unknown way')
     return text.encode('latin1')
 
 
 def _complex(real: object, imaginary: object) -> complex:
+    """Builds a complex number."""
     if type(real) is not float or type(imaginary) is not float:
         raise ValueError('a complex number in it is not made of numbers')
     return complex(real, imaginary)
 
 
 def _namespace() -> Unfinished:
+    """Builds a dict in place of an ``argparse.Namespace``."""
+
     def finish(state: object) -> dict:
         if type(state) is not dict or not all(type(name) is str for name in state):
             raise ValueError('the names of arguments in it are not strings')
@@ -68,9 +76,7 @@ def _namespace() -> Unfinished:
 
 
 def _method(owner: object, name: object) -> Name:
-    """The ``getattr`` by which a HistoryBuffer pickles its statistics; gives a name, as everything
-    here.
-    """
+    """Returns the name of a statistic, which a HistoryBuffer pickles as a call of ``getattr``."""
     if type(owner) is not Name or type(name) is not str:
         raise RefusedName('builtins.getattr')
     if owner.path != _BUFFER or name not in _STATISTICS:
@@ -79,6 +85,8 @@ def _method(owner: object, name: object) -> Name:
 
 
 def _history_buffer() -> Unfinished:
+    """Builds a dict in place of a HistoryBuffer."""
+
     def finish(state: object) -> dict:
         if type(state) is not dict:
             raise ValueError('a HistoryBuffer in it has no content')
@@ -108,6 +116,7 @@ MAKERS: dict[str, Callable | torch.dtype | None] = {
     _BUFFER: _history_buffer,
     **dict.fromkeys(f'{_BUFFER}.{name}' for name in _STATISTICS),
 }
-"""For each name that a checkpoint may hold, its value, or what makes a value of arguments; None for
-neither.
+"""By name that a checkpoint may hold, the function that builds its value from arguments.
+
+A dtype stands for itself. None marks a name that is nothing but an argument of others.
 """

@@ -1,9 +1,8 @@
-"""Reads a pickle as data: no class, function or attribute of the process can be reached from it.
+"""Reads a pickle as data: it cannot reach any class, function or attribute of the process.
 
 The instructions of a pickle are executed on a stack of plain values. A name in it becomes a
-:class:`~.values.Name`, a record that stands for nothing but itself. Where the pickle calls a
-name, a function of a fixed table checks the arguments and makes a plain value of them; any other
-name is refused.
+:class:`~.values.Name`, a placeholder. Where the pickle calls a name, a function of a fixed table
+checks the arguments and builds a plain value from them. Any other name is refused.
 """
 
 from __future__ import annotations
@@ -20,29 +19,27 @@ from .values import Name, RefusedName, Unfinished, check_plain, checked_key, che
 
 Makers = Mapping[str, Callable | torch.dtype | None]
 
-# A checkpoint of ViT-H with its optimizer has less than 100,000.
+# A checkpoint of ViT-H with its optimizer has fewer than 100,000.
 _MAX_INSTRUCTIONS = 5_000_000
 
 
 def read_pickle(
     stream: BinaryIO, makers: Makers, load_storage: Callable[[tuple], object] | None = None
 ) -> object:
-    """Reads one pickle and leaves ``stream`` behind it.
+    """Reads one pickle; ``stream`` is then at its end.
 
     Args:
-        stream: file, or what has the same ``read``, ``readline`` and ``tell``.
-        makers: for each name that is allowed, the function that makes a plain value from the
-            arguments given to it, or the dtype that it means; None if it is nothing but an
-            argument.
-        load_storage: gives the value of a persistent id.
+        stream: a file, or an object with the same ``read``, ``readline`` and ``tell``.
+        makers: the allowed names, as :data:`.constructors.MAKERS`.
+        load_storage: returns the value of a persistent id; None if the pickle has none.
 
     Returns:
-        Strings, numbers, None, lists, tuples, sets, dicts, tensors, arrays and what else ``makers``
-        return.
+        Strings, numbers, None, lists, tuples, sets, dicts, tensors, arrays and other results of
+        ``makers``.
 
     Raises:
         RefusedName: for a name outside of ``makers``.
-        Exception: of any type, for a pickle that is damaged or does anything else than make data.
+        Exception: of any type, for a pickle that is damaged or does more than hold data.
     """
     value = _Machine(makers, load_storage).run(stream)
     check_plain(value)
@@ -50,7 +47,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack, the marks on it and the memo."""
+    """The machine that executes a pickle: its stack, the marks on the stack, and the memo."""
 
     def __init__(self, makers: Makers, load_storage: Callable[[tuple], object] | None) -> None:
         self.makers = makers
@@ -62,7 +59,7 @@ class _Machine:
     def run(self, stream: BinaryIO) -> object:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number > _MAX_INSTRUCTIONS:
-                raise ValueError('it has too many parts')
+                raise ValueError('it has too many instructions')
             if opcode.name in _DATA:
                 self.stack.append(argument)
             elif opcode.name in _CONSTANTS:
@@ -72,7 +69,7 @@ class _Machine:
             elif opcode.name not in ('PROTO', 'FRAME', 'STOP'):
                 raise ValueError(f'no checkpoint needs the instruction {opcode.name}')
         if len(self.stack) != 1 or self.below_marks:
-            raise ValueError('parts of it are left over')
+            raise ValueError('it leaves values on the stack')
         return self.stack[0]
 
     def pop_to_mark(self) -> list[object]:
@@ -140,8 +137,7 @@ class _Machine:
     def target(self, *kinds: type) -> object:
         if type(self.stack[-1]) not in kinds:
             raise ValueError(
-                f'it adds to a {type(self.stack[-1]).__name__} as if that were a '
-                f'{kinds[0].__name__}'
+                f'it adds to a {type(self.stack[-1]).__name__} as to a {kinds[0].__name__}'
             )
         return self.stack[-1]
 
@@ -172,9 +168,7 @@ class _Machine:
         try:
             self.stack.append(make(*arguments))
         except TypeError:
-            raise ValueError(
-                f'{function.path} is given other arguments than in checkpoints'
-            ) from None
+            raise ValueError(f'{function.path} has other arguments than in checkpoints') from None
 
     def build(self, _: object) -> None:
         state, value = self.stack.pop(), self.stack.pop()
@@ -196,7 +190,7 @@ class _Machine:
         self.stack.append(self.load_storage(self.stack.pop()))
 
 
-# What genops has decoded already.
+# Instructions whose argument is the value, decoded by genops.
 _DATA = {
     *(
         'BININT',

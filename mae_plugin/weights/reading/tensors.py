@@ -1,4 +1,4 @@
-"""Makes tensors of what a pickle says of them, within the bytes that the file has for them."""
+"""Builds tensors from arguments in a pickle, within the bytes that the file has for them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Storage:
     Attributes:
         content: (bytes,), uint8.
         dtype: of the elements; uint8 for a storage of no type.
-        limit: bytes that a tensor on it may have; with strides of 0 it can have more than the
-            storage.
+        limit: number of bytes that a tensor on it may have; a tensor with strides of 0 can have
+            more than the storage.
     """
 
     content: Tensor
@@ -34,6 +34,7 @@ class Storage:
 def _tensor(
     storage: Storage, offset: int, size: tuple, stride: tuple, dtype: torch.dtype | None = None
 ) -> Tensor:
+    """Builds a tensor as a view of a storage, as ``torch._utils._rebuild_tensor``."""
     if type(storage) is not Storage:
         raise ValueError('a tensor in it has no storage')
     dtype = dtype or storage.dtype
@@ -47,12 +48,9 @@ def _tensor(
 
 
 def _last_index(size: tuple, stride: tuple, offset: int = 0) -> int:
-    """The last position in its storage of a tensor, -1 for an empty tensor."""
-    if (
-        type(size) not in (tuple, torch.Size)
-        or type(stride) is not tuple
-        or len(size) != len(stride)
-    ):
+    """Returns the last position in its storage of a tensor, -1 for an empty tensor."""
+    are_tuples = type(size) in (tuple, torch.Size) and type(stride) is tuple
+    if not are_tuples or len(size) != len(stride):
         raise ValueError('the shape of a tensor in it is not a tuple')
     if len(size) > 32 or not all(
         type(number) is int and 0 <= number < _MAX_EXTENT for number in (*size, *stride, offset)
@@ -67,22 +65,24 @@ def _last_index(size: tuple, stride: tuple, offset: int = 0) -> int:
 
 
 def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> Tensor:
+    """Builds a tensor, as ``torch._utils._rebuild_tensor_v2``."""
     if hooks or metadata:
         raise ValueError('a tensor in it has hooks, or is a conjugate or negative view')
     return _tensor(storage, offset, size, stride)
 
 
 def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
+    """Builds a tensor whose dtype is not the storage's, as ``torch._utils._rebuild_tensor_v3``."""
     if hooks or metadata:
         raise ValueError('a tensor in it has hooks, or is a conjugate or negative view')
-    # Bytes are read as truth values only where the storage says so, since other bytes than 0 and 1
-    # make no bool.
+    # Only a storage of bools has bytes that are all 0 or 1.
     if type(dtype) is not torch.dtype or dtype is torch.bool:
         raise ValueError('the data type of a tensor in it is not known')
     return _tensor(storage, offset, size, stride, dtype)
 
 
 def _meta_tensor(dtype, size, stride, requires_grad) -> Tensor:
+    """Builds a tensor without content, as it was saved on the meta device."""
     _last_index(size, stride)
     if type(dtype) is not torch.dtype:
         raise ValueError('the data type of a tensor in it is not known')
@@ -90,23 +90,26 @@ def _meta_tensor(dtype, size, stride, requires_grad) -> Tensor:
 
 
 def _parameter(data, requires_grad, hooks, state=None) -> Tensor:
+    """Builds the tensor of a parameter."""
     if type(data) is not Tensor or hooks:
         raise ValueError('a parameter in it is not a tensor, or has hooks')
     return data
 
 
 def _tensor_with_attributes(function, kind, arguments, state) -> Tensor:
-    """A tensor or parameter that somebody has given attributes, which are left out."""
+    """Builds a tensor or parameter that was saved with attributes, which are left out."""
     if not (
         type(function) is type(kind) is Name
         and function.path in _TENSORS
         and kind.path in _TENSOR_TYPES
     ):
-        raise ValueError('a tensor in it is of a type of its own')
+        raise ValueError('a tensor in it is of a subclass')
     return _TENSORS[function.path](*arguments)
 
 
 def _refuses(what: str) -> Callable:
+    """Returns a function that refuses tensors of another kind than dense ones."""
+
     def refuse(*_: object) -> None:
         raise ValueError(f'it holds a {what} tensor, where dense ones belong')
 
@@ -162,16 +165,18 @@ STORAGES = {
         ComplexFloat=torch.complex64,
     ).items()
 } | {'torch.storage.UntypedStorage': torch.uint8}
-"""The types of storages by their names in a pickle."""
+"""The dtypes of storages by their names in a pickle; uint8 for storages without a dtype."""
 
 
 def _size(lengths: object) -> torch.Size:
+    """Builds a shape."""
     if type(lengths) not in (tuple, list) or not all(type(length) is int for length in lengths):
         raise ValueError('a shape in it is not made of integers')
     return torch.Size(lengths)
 
 
 def _device(kind: object, index: object = None) -> torch.device:
+    """Builds a device."""
     if type(kind) is not str or type(index) not in (int, type(None)):
         raise ValueError('a device in it is not a string')
     return torch.device(kind) if index is None else torch.device(kind, index)
@@ -186,4 +191,4 @@ TENSOR_MAKERS: dict[str, Callable | torch.dtype | None] = {
     'torch.Size': _size,
     'torch.device': _device,
 }
-"""What torch's names stand for, as for :data:`.constructors.MAKERS`."""
+"""By torch's names in a pickle, as in :data:`.constructors.MAKERS`."""

@@ -1,5 +1,6 @@
-"""Reads what ``torch.save`` writes, compares its checksums, and lets nothing in it act (see
-:mod:`.interpreter`).
+"""Reads files of ``torch.save`` as data, and verifies their checksums.
+
+Nothing in a file is run (see :mod:`.interpreter`).
 """
 
 from __future__ import annotations
@@ -18,46 +19,43 @@ from torch import Tensor
 from .constructors import MAKERS
 from .interpreter import read_pickle
 from .tensors import STORAGES, Storage
-from .values import Name, RefusedName, printable
+from .values import Name, RefusedName, one_line
 
 _PIECE = 1 << 20
-# How files of torch before version 1.6 begin: a number, a version and notes on the machine, each a
-# pickle.
+_BAD_STORAGE = 'a storage in it is not described as torch describes it'
+# Files of torch before version 1.6 begin with three pickles: a number, a version and notes on the
+# machine.
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 Device = str | torch.device | None
 
 
 def read_torch_file(path: str | os.PathLike, device: Device = None) -> object:
-    """Reads a file of ``torch.save`` as plain data: tensors, arrays, numbers, strings and
-    containers of them.
+    """Reads a file of ``torch.save``: tensors, arrays, numbers, strings and containers of them.
 
     Args:
         path: the file.
-        device: where to put the tensors, the CPU if left out; on 'meta' they are not read.
+        device: device of the tensors, the CPU if None; on ``'meta'`` they are not read.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: in a sentence, if it is damaged or holds anything but data.
+        ValueError: if it is damaged or holds anything but data.
     """
-    with said_of(path), open(path, 'rb') as file:
+    with short_errors(path), open(path, 'rb') as file:
         return _open(file).read(torch.device(device or 'cpu'))
 
 
 def check_whole(path: str | os.PathLike) -> None:
-    """Raises as :func:`read_torch_file` does if a file is damaged, but keeps nothing of it in
-    memory.
-    """
-    with said_of(path), open(path, 'rb') as file:
+    """Raises the errors of :func:`read_torch_file`, but keeps nothing of the file in memory."""
+    with short_errors(path), open(path, 'rb') as file:
         content = _open(file)
         content.read(torch.device('meta'))
         content.check()
 
 
 @contextmanager
-def said_of(name: str | os.PathLike, advice: str = '') -> Iterator[None]:
-    """Says in one sentence what is wrong with a file, whatever its reader raised, and what to do
-    about it.
+def short_errors(name: str | os.PathLike) -> Iterator[None]:
+    """Replaces the long errors of torch's unpickling and others by a one-line error.
 
     Raises:
         ValueError: for any error but FileNotFoundError.
@@ -68,28 +66,28 @@ def said_of(name: str | os.PathLike, advice: str = '') -> Iterator[None]:
         raise
     except RefusedName as error:
         raise ValueError(
-            f'{name} holds {error.name}, a type that no checkpoint needs, so it was not loaded '
-            'and nothing in it was '
-            'run; load it with --trust-checkpoint only if you trust its source'
+            f'{name} holds {error.name}, a type that no checkpoint needs, so it was not loaded and '
+            'nothing in it was run; with trust_checkpoints() it is unpickled, which is safe only '
+            'if you trust its source'
         ) from None
     except Exception as error:
-        reason = printable(str(error)) or 'it ends too early'
+        reason = one_line(str(error)) or 'it ends too early'
         if type(error) not in (ValueError, RuntimeError):
             reason = f'{reason} ({type(error).__name__})'
-        raise ValueError(
-            f'{name} is not a checkpoint that can be read, or only a part of one: {reason}{advice}'
-        ) from None
+        raise ValueError(f'{name} is not a readable checkpoint, or incomplete: {reason}') from None
 
 
 def _open(file: BinaryIO) -> _Archive | _Legacy:
+    """Returns the reader of a file's format."""
     is_archive = file.read(4) == b'PK\x03\x04'
     file.seek(0)
     return _Archive(file) if is_archive else _Legacy(file)
 
 
 class _Archive:
-    """The zip file that torch writes since version 1.6: a pickle, and a record of bytes for each
-    storage.
+    """The zip file that torch writes since version 1.6.
+
+    It has a pickle, and a record of bytes for each storage.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -116,31 +114,32 @@ class _Archive:
         self.unread = dict(self.records)
 
     def read(self, device: torch.device) -> object:
-        if (
-            f'{self.prefix}byteorder' in self.records
-            and bytes(self._bytes('byteorder')) != b'little'
-        ):
+        """Returns the value in the file."""
+        has_order = f'{self.prefix}byteorder' in self.records
+        if has_order and bytes(self._bytes('byteorder')) != b'little':
             raise ValueError('its numbers are not little-endian')
         storages = _Storages(lambda key, length: self._content(key, length, device), self.size)
         stream = io.BytesIO(self._bytes('data.pkl').numpy())
         value = read_pickle(stream, MAKERS, storages.load)
         if stream.read(1):
-            raise ValueError('something follows its pickle')
+            raise ValueError('it has bytes after its pickle')
         if device.type != 'meta':
             self.check()
         return value
 
     def check(self) -> None:
-        """Reads what was not read, comparing checksums."""
+        """Verifies the checksums of the records that were not read."""
         for record in tuple(self.unread.values()):
             self._pieces(record, lambda position, piece: None)
 
     def _record(self, name: str) -> zipfile.ZipInfo:
+        """Returns a record by its name without the prefix."""
         if f'{self.prefix}{name}' not in self.records:
             raise ValueError(f'it lacks {name}')
         return self.records[f'{self.prefix}{name}']
 
     def _content(self, key: str, length: int, device: torch.device) -> Tensor:
+        """Returns the bytes of a storage, (length,) uint8."""
         record = self._record(f'data/{key}')
         if record.file_size != length:
             raise ValueError('a storage in it has another length than its record')
@@ -149,6 +148,7 @@ class _Archive:
         return self._bytes(f'data/{key}').to(device)
 
     def _bytes(self, name: str) -> Tensor:
+        """Returns the bytes of a record as a uint8 tensor."""
         record = self._record(name)
         content = torch.empty(record.file_size, dtype=torch.uint8)
         view = memoryview(content.numpy())
@@ -160,8 +160,9 @@ class _Archive:
         return content
 
     def _pieces(self, record: zipfile.ZipInfo, use: Callable[[int, bytes], None]) -> None:
+        """Calls ``use`` with each piece of a record and its position."""
         position = 0
-        # zipfile compares the checksum when it comes to the end.
+        # zipfile verifies the checksum at the end.
         with self.zip.open(record) as stream:
             while piece := stream.read(_PIECE):
                 use(position, piece)
@@ -172,8 +173,9 @@ class _Archive:
 
 
 class _Legacy:
-    """What torch wrote before version 1.6: pickles in a row, then the bytes of the storages; it has
-    no checksums.
+    """The format of torch before version 1.6, which has no checksums.
+
+    It is a row of pickles, followed by the bytes of the storages.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -181,6 +183,7 @@ class _Legacy:
         self.size = os.fstat(file.fileno()).st_size
 
     def read(self, device: torch.device) -> object:
+        """Returns the value in the file."""
         start = self._skip_header()
         lengths: dict[str, int] = {}
 
@@ -188,7 +191,7 @@ class _Legacy:
             lengths[key] = length
             return torch.empty(length, dtype=torch.uint8, device='meta')
 
-        # Once for the lengths of the storages, which come after the pickle; then with them.
+        # Read twice: first for the lengths of the storages, whose bytes follow the pickle.
         storages = _Storages(note, self.size)
         value = read_pickle(self.file, MAKERS, storages.load)
         contents = self._contents(lengths, storages.itemsizes, device)
@@ -200,15 +203,16 @@ class _Legacy:
         )
 
     def check(self) -> None:
-        """All was read."""
+        """Does nothing, because the whole file is read at once."""
 
     def _skip_header(self) -> int:
+        """Checks the beginning of the file; returns the position of the value."""
         try:
             magic, version = read_pickle(self.file, {}), read_pickle(self.file, {})
         except Exception:
             magic = version = None
         if (type(magic), magic, version) != (int, _MAGIC, _VERSION):
-            raise ValueError('it does not begin as a file of torch does')
+            raise ValueError('it does not begin like a file of torch')
         machine = read_pickle(self.file, {})
         if type(machine) is not dict or machine.get('little_endian') is not True:
             raise ValueError('its numbers are not little-endian')
@@ -217,12 +221,10 @@ class _Legacy:
     def _contents(
         self, lengths: dict[str, int], itemsizes: dict[str, int], device: torch.device
     ) -> dict[str, Tensor]:
+        """Returns the bytes of the storages by their keys."""
         keys = read_pickle(self.file, {})
-        if (
-            type(keys) is not list
-            or not all(type(key) is str for key in keys)
-            or sorted(keys) != sorted(lengths)
-        ):
+        are_keys = type(keys) is list and all(type(key) is str for key in keys)
+        if not are_keys or sorted(keys) != sorted(lengths):
             raise ValueError('its tensors have other storages than the file')
         start = self.file.tell()
         if start + sum(lengths.values()) + 8 * len(keys) != self.size:
@@ -243,7 +245,11 @@ class _Legacy:
 
 
 class _Storages:
-    """Finds the storages that a pickle refers to by persistent ids; each of them once.
+    """The storages that a pickle refers to by persistent ids; each is read once.
+
+    Args:
+        content: returns the bytes of a storage by its key and length.
+        limit: size of the file in bytes, which no storage can exceed.
 
     Attributes:
         itemsizes: bytes of an element, by key.
@@ -256,24 +262,24 @@ class _Storages:
         self._storages: dict[str, Storage] = {}
 
     def load(self, identity: object) -> Storage:
-        """Gives the storage of a persistent id ``('storage', type, key, location, number of
-        elements[, None])``.
+        """Returns the storage of a persistent id.
+
+        Args:
+            identity: ``('storage', type, key, location, number of elements)``, and None in some
+                versions.
         """
-        if (
-            type(identity) is not tuple
-            or len(identity) not in (5, 6)
-            or identity[5:] not in ((), (None,))
-        ):
-            raise ValueError('a storage in it is not described as torch does')
+        is_tuple = type(identity) is tuple and len(identity) in (5, 6)
+        if not is_tuple or identity[5:] not in ((), (None,)):
+            raise ValueError(_BAD_STORAGE)
         kind, dtype, key, location, elements = identity[:5]
         if not (
             type(kind) is type(key) is type(location) is str
             and kind == 'storage'
             and type(elements) is int
         ):
-            raise ValueError('a storage in it is not described as torch does')
+            raise ValueError(_BAD_STORAGE)
         if type(dtype) is not Name or dtype.path not in STORAGES:
-            raise ValueError('a storage in it is not described as torch does')
+            raise ValueError(_BAD_STORAGE)
         dtype = STORAGES[dtype.path]
         length = elements * dtype.itemsize
         if not 0 <= length <= self.limit:
@@ -281,7 +287,8 @@ class _Storages:
         if key not in self._storages:
             content = self.content(key, length)
             if dtype is torch.bool and content.device.type != 'meta':
-                content.clamp_(max=1)  # other bytes than 0 and 1 make no bool
+                # torch and numpy need bools of bytes 0 and 1.
+                content.clamp_(max=1)
             self.itemsizes[key] = dtype.itemsize
             self._storages[key] = Storage(content, dtype, self.limit)
         storage = self._storages[key]

@@ -1,6 +1,4 @@
-"""What a pickle may be made of: data, and the records that stand for other things while it is
-read.
-"""
+"""The values that a pickle may hold: data, and the placeholders of its names while it is read."""
 
 from __future__ import annotations
 
@@ -14,29 +12,26 @@ import torch
 from ...utils._compat.torch import get_metadata
 
 _MAX_DEPTH = 100
-# Values counted as often as they are reached, since code that follows every reference takes so
-# long.
+# Values are counted as often as they are reached, which is the time that code needs to visit them.
 _MAX_VALUES = 5_000_000
 # From here on, different integers have the same hash.
 _MAX_KEY = 2**61 - 1
 
 
 class RefusedName(ValueError):
-    """A pickle names a type or function that checkpoints do not need.
+    """Raised when a pickle names a type or function that checkpoints do not need.
 
     Attributes:
-        name: with its module, in printable characters.
+        name: the name with its module, in printable characters.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.name = printable(name).replace(' ', '?')
+        self.name = one_line(name).replace(' ', '?')
 
 
-def printable(text: str, length: int = 120) -> str:
-    """The beginning of a text from a file, on one line and without what a terminal or a log cannot
-    show.
-    """
+def one_line(text: str, length: int = 120) -> str:
+    """Returns the beginning of a text from a file, on one line and in printable characters."""
     return ''.join(c if c.isprintable() else '?' for c in ' '.join(text.split())[:length])
 
 
@@ -49,11 +44,11 @@ class Name:
 
 @dataclass(slots=True)
 class Unfinished:
-    """A value that a pickle creates empty and fills afterwards.
+    """A value that a pickle creates empty and fills later.
 
     Attributes:
-        finish: makes the value from the state that the pickle gives.
-        places: where the memo refers to the value.
+        finish: builds the value from the state in the pickle.
+        places: positions of the value in the memo.
     """
 
     finish: Callable[[object], object]
@@ -64,8 +59,8 @@ def checked_key(key: object) -> object:
     """Returns a key of a dict or a member of a set.
 
     Raises:
-        ValueError: unless it is a string, number, None or a flat tuple of those, whose hashes take
-            no time to compute.
+        ValueError: unless it is a string, number, None or a flat tuple of these, whose hashes are
+            fast to compute.
     """
     for part in key if type(key) is tuple else (key,):
         if type(part) not in (str, bytes, int, float, bool, type(None)):
@@ -73,19 +68,17 @@ def checked_key(key: object) -> object:
         if type(part) is int and abs(part) >= _MAX_KEY:
             raise ValueError('a key in it is too large a number')
         if type(part) is str and not part.isascii():
-            part.encode()  # raises UnicodeEncodeError for what cannot be printed
+            part.encode()  # raises UnicodeEncodeError, a ValueError, for unprintable characters
     return key
 
 
 def checked_metadata(state: object) -> OrderedDict[str, dict]:
-    """What a module notes about its weights, ``_metadata`` of their OrderedDict; everything else is
-    refused.
-    """
+    """Returns the notes of modules beside a state dict, ``_metadata``; refuses other attributes."""
     notes = state.get('_metadata') if type(state) is dict and len(state) == 1 else None
     if type(notes) not in (dict, OrderedDict):
         raise ValueError('it sets attributes of an OrderedDict')
     if not all(type(name) is str and type(note) is dict for name, note in notes.items()):
-        raise ValueError('what it notes about its weights is not a dict for each module')
+        raise ValueError('the notes about its weights are not a dict for each module')
     return OrderedDict(notes)
 
 
@@ -109,26 +102,22 @@ _CONTAINERS = (list, tuple, set, frozenset, dict, OrderedDict, Counter)
 
 
 def check_plain(value: object) -> None:
-    """Raises ValueError if there is anything but data in a value, or if it is too deep or refers to
-    itself.
-    """
+    """Raises ValueError if a value holds anything but data, is too deep or contains itself."""
     known: dict[int, tuple[int, int]] = {}
 
     def measure(value: object, depth: int) -> tuple[int, int]:
+        """Returns the number of values in a value, and the depth of its deepest one."""
         kind = type(value)
         if kind in _VALUES or issubclass(kind, np.generic):
             return 1, 0
         if kind not in _CONTAINERS:
-            what = (
-                f'the name {value.path}'
-                if kind is Name
-                else f'something unfinished ({kind.__name__})'
-            )
-            raise ValueError(f'there is {what} where data belong')
+            if kind is Name:
+                raise ValueError(f'it holds the name {value.path} in place of data')
+            raise ValueError(f'it holds an unfinished {kind.__name__} in place of data')
         if id(value) in known:
             count, height = known[id(value)]
         elif depth > _MAX_DEPTH:
-            raise ValueError('its parts contain each other too deeply, or themselves')
+            raise ValueError('its containers are nested too deeply, or contain themselves')
         else:
             # The keys of dicts and the members of sets were checked when they were added.
             parts = list(value.values()) if isinstance(value, dict) else value
@@ -141,7 +130,7 @@ def check_plain(value: object) -> None:
             height += 1
             known[id(value)] = count, height
         if height > _MAX_DEPTH or count > _MAX_VALUES:
-            raise ValueError('its parts contain each other too deeply, or too often')
+            raise ValueError('its containers are nested too deeply, or hold too many values')
         return count, height
 
     measure(value, 0)
