@@ -96,7 +96,7 @@ def register_foreign_layouts() -> None:
     the weights under the prefix; the names are then changed when the file is read. A second call
     changes nothing.
     """
-    if getattr(mmengine_checkpoint.load_state_dict, '_renames', False):
+    if getattr(mmengine_checkpoint.load_state_dict, 'renames', False):
         return
     load, initialize = mmengine_checkpoint.load_state_dict, PretrainedInit.__call__
 
@@ -115,7 +115,7 @@ def register_foreign_layouts() -> None:
         finally:
             _reads_prefix.reset(token)
 
-    load_state_dict._renames = True
+    load_state_dict.renames = True
     mmengine_checkpoint.load_state_dict = load_state_dict
     PretrainedInit.__call__ = initialize_module
 
