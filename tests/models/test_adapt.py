@@ -50,9 +50,7 @@ def test_the_report_lists_what_does_not_match(build_tiny):
 
 
 def test_another_grid_is_resized(build_tiny):
-    """Encoder's and decoder's position embeddings alike, as torch's bicubic interpolation does
-    it.
-    """
+    """The position embeddings of encoder and decoder are resized like torch's bicubic images."""
     source, target = build_tiny(), build_tiny(backbone=dict(img_size=48))
     target.load_state_dict(source.state_dict())
     for key in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
@@ -66,7 +64,7 @@ def test_another_grid_is_resized(build_tiny):
 
 
 def resized(positions, before, after):
-    """By torch's bicubic interpolation, the first token left alone."""
+    """Resizes position embeddings by torch's bicubic interpolation, except for the first token."""
     grid = positions[:, 1:].reshape(1, *before, -1).permute(0, 3, 1, 2)
     tokens = torch.nn.functional.interpolate(grid, after, mode='bicubic', align_corners=False)
     return torch.cat([positions[:, :1], tokens.flatten(2).transpose(1, 2)], dim=1)
@@ -74,8 +72,8 @@ def resized(positions, before, after):
 
 @pytest.mark.parametrize('size', [(48, 24), (24, 48), (48, 48), (32, 72)])
 @pytest.mark.parametrize('way', ['torch', 'mmengine'])
-def test_a_rectangle_knows_its_grid(build_tiny, tmp_path, caplog, size, way):
-    """3 x 6 patches into 6 x 3, as many, and into others: the file says which it is."""
+def test_a_rectangle_keeps_its_grid(build_tiny, tmp_path, caplog, size, way):
+    """A file notes its grid, so 3 x 6 patches are resized to 6 x 3 and to other grids."""
     source, target = (
         build_tiny(backbone=dict(img_size=(24, 48))),
         build_tiny(backbone=dict(img_size=size)),
@@ -94,10 +92,8 @@ def test_a_rectangle_knows_its_grid(build_tiny, tmp_path, caplog, size, way):
         torch.testing.assert_close(target.state_dict()[key], expected)
 
 
-def test_the_grid_of_weights_that_do_not_say(build_tiny):
-    """As many patches: the model's grid; else a square; else the model's aspect ratio; else a
-    sentence.
-    """
+def test_the_grid_of_weights_without_a_note(build_tiny):
+    """The model's grid is assumed, else a square, else the model's aspect ratio."""
     assert source_grid(18, wanted=(6, 3)) == (6, 3)
     assert source_grid(18, (3, 6), (6, 3)) == (3, 6)
     assert source_grid(196, wanted=(4, 49)) == (4, 49)
@@ -125,13 +121,11 @@ def test_the_grid_of_weights_that_do_not_say(build_tiny):
 
 @pytest.mark.parametrize(('before', 'after'), [(3, 1), (3, 2), (3, 4), (3, 13), (13, 3), (1, 4)])
 def test_other_channels(before, after):
-    """Images of equal channels give the response they gave before; every old channel has its whole
-    weight.
-    """
+    """Images of equal channels keep their tokens, and every old channel its whole weight."""
     weight, value = torch.randn(8, before, 2, 3), torch.randn(2, 3)
     new = spread_input(weight, after)
-    grey = (new * value).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(grey, (weight * value).sum(dim=(1, 2, 3)), rtol=1e-4, atol=1e-5)
+    gray = (new * value).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(gray, (weight * value).sum(dim=(1, 2, 3)), rtol=1e-4, atol=1e-5)
     partners = [
         [c for c in range(before) if (c - j) % min(before, after) == 0] for j in range(after)
     ]
@@ -146,15 +140,13 @@ def test_other_channels(before, after):
 
 
 def test_three_channels_load_into_another_number(build_tiny, tmp_path, caplog):
-    """By torch, by mmengine and into a backbone by `init_cfg`, with a log line; grey images look as
-    before.
-    """
+    """torch, mmengine and ``init_cfg`` adapt the channels; gray images keep their features."""
     source = build_tiny(head=dict(norm_pix=False))
     torch.save(dict(state_dict=source.state_dict()), tmp_path / 'rgb.pth')
-    grey, noise = torch.randn(2, 1, 32, 32), torch.rand(2, 16)
+    gray, noise = torch.randn(2, 1, 32, 32), torch.rand(2, 16)
     (tokens,), (pixels, _) = (
-        source.extract_feat(grey.expand(-1, 3, -1, -1)),
-        source.reconstruct(grey.expand(-1, 3, -1, -1), noise=noise),
+        source.extract_feat(gray.expand(-1, 3, -1, -1)),
+        source.reconstruct(gray.expand(-1, 3, -1, -1), noise=noise),
     )
     pretrained = dict(type='Pretrained', prefix='backbone.', checkpoint=str(tmp_path / 'rgb.pth'))
     for channels, way in ((1, 'torch'), (5, 'mmengine'), (2, 'init_cfg')):
@@ -166,7 +158,7 @@ def test_three_channels_load_into_another_number(build_tiny, tmp_path, caplog):
             load_checkpoint(model, str(tmp_path / 'rgb.pth'), strict=True)
         else:
             model.init_weights()
-        images = grey.expand(-1, channels, -1, -1)
+        images = gray.expand(-1, channels, -1, -1)
         torch.testing.assert_close(model.extract_feat(images)[0], tokens, rtol=1e-4, atol=1e-5)
         if way != 'init_cfg':
             reconstruction, _ = model.reconstruct(images, noise=noise)

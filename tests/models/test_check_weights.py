@@ -53,8 +53,7 @@ def test_other_architectures(build_tiny, change, said):
     weights = build_tiny().state_dict()
     with pytest.raises(ValueError, match=f'c.pth does not fit MAE: .*{said}'):
         check_weights(weights, model, 'c.pth')
-    # mmengine and torch's strict loading refuse them alike; torch with strict=False means to load a
-    # part.
+    # Strict loading by torch refuses them too; strict=False loads a part on purpose.
     with pytest.raises(ValueError, match='does not fit MAE'):
         model.load_state_dict(weights)
 
@@ -93,8 +92,8 @@ QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 1, 32), 0.1, 0, torch.qint8
         ),
     ],
 )
-def test_weights_that_are_none(build_tiny, tmp_path, weight, said):
-    """These left the model random, with success, or were converted without a word."""
+def test_values_that_are_no_weights(build_tiny, tmp_path, weight, said):
+    """Formerly such weights left the model random, or were converted without an error."""
     model = build_tiny()
     weights = {**model.state_dict(), 'backbone.cls_token': weight}
     with pytest.raises(
@@ -104,12 +103,12 @@ def test_weights_that_are_none(build_tiny, tmp_path, weight, said):
         check_weights(weights, model, 'c.pth')
     with pytest.raises(ValueError, match=f'does not fit MAE: backbone.cls_token is {said}'):
         load_state_dict(model, weights)
-    # What is there and no tensor of the model's is none of its weights.
+    # A value that the model has no tensor for is not one of its weights.
     check_weights({**model.state_dict(), 'other': weight}, model)
 
 
 def test_a_classifier_of_mmpretrain():
-    """mmengine logs such weights and goes on, with the ones drawn at random."""
+    """mmengine only logs such weights and continues with random ones."""
     arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
     backbone = dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=8)
     model = MODELS.build(dict(type='ImageClassifier', backbone=backbone))
@@ -135,7 +134,7 @@ def test_weights_of_another_precision(build_tiny, dtype):
 
 
 def test_a_counter_stays_an_integer():
-    """BatchNorm counts its batches in int64."""
+    """BatchNorm counts its batches in int64, and int32 is another precision of integers."""
     norm = torch.nn.BatchNorm1d(1)
     check_tensors({'num_batches_tracked': torch.tensor(3, dtype=torch.int32)}, norm)
     with pytest.raises(
@@ -153,7 +152,7 @@ def test_loading_a_part_on_purpose(build_tiny):
 
 @pytest.fixture
 def comparisons(monkeypatch):
-    """Counts how often weights are compared with a model."""
+    """Records the calls that compare weights with a model."""
     calls = []
 
     def compare(*args, **kwargs):
@@ -165,7 +164,7 @@ def comparisons(monkeypatch):
 
 
 def test_weights_that_a_hook_checked_are_not_checked_again(build_tiny, comparisons):
-    """The note is for one model, and no file can hold it."""
+    """The note is for one model, and no file can contain it."""
     model, other = build_tiny(), build_tiny()
     weights = model.state_dict()
     mark_checked(weights, model)

@@ -1,4 +1,4 @@
-"""The decoder: sizes, order of tokens, position embedding."""
+"""The decoder: its sizes, the order of its tokens, and its position embedding."""
 
 import pytest
 import torch
@@ -29,9 +29,7 @@ def test_positional_arguments_are_mmpretrains():
 
 
 def test_visible_tokens_go_back_to_their_places():
-    """Without layers every patch is a function of its own token, so it can be computed patch by
-    patch.
-    """
+    """Without layers, every patch is a function of its own token and can be computed alone."""
     torch.manual_seed(0)
     decoder = MAEPretrainDecoder(grid_size=(2, 3), **{**SMALL, 'decoder_depth': 0}).double()
     latent = torch.randn(2, 1 + 2, 12, dtype=torch.double)
@@ -87,9 +85,7 @@ def test_predict_feature_dim():
 
 
 def test_removed_only(build_tiny):
-    """Predictions of removed patches alone are those of the whole prediction, in the order of
-    ids_removed.
-    """
+    """Predictions of removed patches alone equal those of all, in the order of ids_removed."""
     neck = build_tiny().neck
     latent, noise = torch.randn(3, 5, 32), torch.rand(3, 16)
     masking = masking_from_noise(noise, 4)
@@ -99,7 +95,7 @@ def test_removed_only(build_tiny):
 
 
 def test_whole_layers_are_mmpretrains():
-    """The layer that can work out only the last tokens is mmpretrain's layer on all of them."""
+    """The layer that can compute the last tokens alone equals mmpretrain's layer on all tokens."""
     torch.manual_seed(0)
     layer = DecoderLayer(32, 4, 64, layer_scale_init_value=0.5)
     for parameter in layer.parameters():

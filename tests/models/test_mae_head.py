@@ -1,4 +1,4 @@
-"""The head: targets, loss, and the way back to pixels."""
+"""The head: targets, loss, and conversion of predictions to pixels."""
 
 import math
 
@@ -28,14 +28,14 @@ def test_loss_by_hand():
     head = MAEPretrainHead(LOSS, patch_size=(1, 2), in_channels=1)
     images = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
     pred = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
-    # Patch 0 errs by (0, 1), patch 1 by (3, 4).
+    # The errors of patch 0 are (0, 1), those of patch 1 (3, 4).
     assert head.loss(pred, images, torch.tensor([[1.0, 0.0]])).item() == 0.5
     assert head.loss(pred, images, torch.tensor([[0.0, 1.0]])).item() == 12.5
     assert head.loss(pred, images, torch.tensor([[1.0, 1.0]])).item() == 6.5
 
 
-def test_nothing_masked():
-    """mmpretrain's head divides 0 by 0 here."""
+def test_nothing_removed():
+    """mmpretrain's head divides 0 by 0 without removed patches."""
     head = MAEPretrainHead(LOSS, norm_pix=True, patch_size=8)
     pred = torch.randn(2, 16, 192, requires_grad=True)
     loss = head.loss(pred, torch.randn(2, 3, 32, 32), torch.zeros(2, 16))
@@ -60,7 +60,7 @@ def test_to_pixels_uses_visible_patches_only():
     pixels = head.patchify(head.to_pixels(target, images, mask))
     patches = head.patchify(images)
     torch.testing.assert_close(pixels[0, [0, 1, 3]], patches[0, [0, 1, 3]], rtol=1e-12, atol=1e-12)
-    # The hidden patch gets the weighted statistics of its neighbours, written out.
+    # The removed patch gets the weighted statistics of its neighbors, written out.
     near, far = math.exp(-0.5), math.exp(-1)
     weights = torch.tensor([near, far, near], dtype=torch.double) / (2 * near + far)
     visible = patches[0, [0, 1, 3]]

@@ -1,4 +1,4 @@
-"""The encoder: what it sees, what it returns, how it starts."""
+"""The encoder: its input, its output, and its initialization."""
 
 import math
 
@@ -25,8 +25,8 @@ def test_masked_forward_shapes():
     assert mask.sum(dim=1).tolist() == [12, 12]
 
 
-def test_encoder_sees_visible_patches_only():
-    """Changing every removed pixel changes nothing."""
+def test_the_output_depends_on_visible_patches_alone():
+    """Changing every removed pixel changes nothing in the output."""
     model, images = build(), torch.randn(2, 3, 32, 32)
     noise = torch.rand(2, 16)
     latent, mask, _ = model(images, noise=noise)
@@ -36,7 +36,7 @@ def test_encoder_sees_visible_patches_only():
 
 
 def test_only_visible_patches_are_projected():
-    """The patch projection runs on a quarter of the patches: counted in multiply-adds."""
+    """The patch projection takes a quarter of the multiply-adds for a quarter of the patches."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = build()
@@ -56,7 +56,7 @@ def test_only_visible_patches_are_projected():
     ],
 )
 def test_masked_equals_full_projection(patch_cfg):
-    """With every patch visible, in whatever order, the masked path is the unmasked one."""
+    """With every patch visible, in any order, the masked path equals the unmasked one."""
     model = build(mask_ratio=0, patch_cfg=patch_cfg).double()
     images = torch.randn(2, 3, 32, 32, dtype=torch.double)
     latent, mask, ids_restore = model(images)
@@ -72,7 +72,7 @@ def test_user_mask():
     mask[0, :12], mask[1, 4:] = 1, 1
     latent, returned, ids_restore = model(images, mask=mask)
     assert torch.equal(returned, mask)
-    # The same mask said by noise: small is kept, and raster order is the order of the noise.
+    # The same mask from noise: small is kept, and raster order is the order of the noise.
     by_noise, _, restore = model(images, noise=mask + torch.arange(16) / 100)
     assert torch.equal(latent, by_noise)
     assert torch.equal(ids_restore, restore)
@@ -143,7 +143,7 @@ def test_other_input_sizes_resize_the_position_embedding():
     )
 
 
-def test_initialisation_is_official():
+def test_initialization_is_official():
     model = build(arch={**ARCH, 'embed_dims': 256, 'feedforward_channels': 512})
     model.init_weights()
     assert torch.equal(model.pos_embed.data, sincos_position_embedding((4, 4), 256))

@@ -1,4 +1,4 @@
-"""Masks: of noise, of every kind, given as patches or pixels, and read from a file."""
+"""Masks: drawn from noise, of every kind, given as patches or pixels, and read from a file."""
 
 import math
 
@@ -46,8 +46,8 @@ def test_masking_from_noise_by_hand():
     noise = torch.tensor([[0.9, 0.1, 0.5, 0.3], [0.2, 0.2, 0.2, 0.1]])
     masking = masking_from_noise(noise, 2)
     assert masking.ids_keep.tolist() == [[1, 3], [3, 0]]
-    # Sorted order is 1 3 2 0, so patch 0 stands last, patch 1 first; equal noise keeps its raster
-    # order.
+    # The sorted order is 1 3 2 0, so patch 0 is last and patch 1 first. Equal noise keeps its
+    # raster order.
     assert masking.ids_restore.tolist() == [[3, 0, 2, 1], [1, 2, 3, 0]]
     assert masking.mask.tolist() == [[1, 0, 1, 0], [0, 1, 1, 0]]
     assert masking.mask.dtype == torch.float32
@@ -59,14 +59,12 @@ def test_kept_and_removed_are_every_patch_once():
         removed = masking.mask[row].nonzero().flatten().tolist()
         assert sorted(masking.ids_keep[row].tolist() + removed) == list(range(30))
         assert sorted(masking.ids_restore[row].tolist()) == list(range(30))
-        # ids_restore leads each visible patch back to its place in the encoder's order.
+        # ids_restore maps each visible patch to its place in the encoder's order.
         assert masking.ids_restore[row][masking.ids_keep[row]].tolist() == list(range(7))
 
 
 def test_masks_are_uniform():
-    """Chi-square over the kept patches of 20,000 draws: single patches, and pairs, which
-    independence would miss.
-    """
+    """Chi-square tests over the kept patches of 20,000 draws accept single patches and pairs."""
     draws, patches, keep = 20_000, 12, 3
     noise = torch.rand(draws, patches, generator=torch.Generator().manual_seed(0))
     visible = 1 - masking_from_noise(noise, keep).mask.double()
@@ -108,9 +106,7 @@ def test_bad_masks(mask, message):
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('kind', MASK_KINDS)
 def test_every_row_removes_the_same_number(kind, grid):
-    """Of a seed comes one mask; everything is a permutation, for tensors without storage too:
-    nothing is read back.
-    """
+    """Every kind removes the same number, and needs no values on the host (meta tensors)."""
     length = grid[0] * grid[1]
     noise = torch.rand(50, length, generator=torch.Generator().manual_seed(0))
     for ratio in (0, 0.5, 0.75, 0.9):
@@ -123,7 +119,7 @@ def test_every_row_removes_the_same_number(kind, grid):
 
 
 def test_blocks_by_hand():
-    """Which rectangle covers a patch first, with every rectangle drawn by itself."""
+    """The first block that covers a patch is found by drawing every block in a loop."""
     h, w = 6, 9
     noise = torch.rand(20, h * w, generator=torch.Generator().manual_seed(1))
     arranged = block_noise(noise, (h, w))
@@ -145,9 +141,7 @@ def test_blocks_by_hand():
 
 
 def test_blocks_hang_together():
-    """At 40 %, 1,000 masks: neighbours are alike far more often than in random masks, 52 % of the
-    time.
-    """
+    """At 40 % removed, neighbors agree far more often than the 52 % of random masks."""
     noise = torch.rand(1000, 196, generator=torch.Generator().manual_seed(0))
     alike = {}
     for kind in ('random', 'block'):
@@ -159,9 +153,7 @@ def test_blocks_hang_together():
 
 @pytest.mark.parametrize('grid', [(14, 14), (32, 8)])
 def test_grid_keeps_one_of_every_four(grid):
-    """At 75 % one place of every 2 x 2, the same in all of them; at 50 % a chessboard. All places
-    come up.
-    """
+    """At 75 % the same place of every 2 x 2 is visible; at 50 % the mask is a chessboard."""
     h, w = grid
     noise = torch.rand(200, h * w, generator=torch.Generator().manual_seed(0))
     visible = 1 - masking_from_noise(grid_noise(noise, grid), h * w // 4).mask.view(-1, h, w)
@@ -183,7 +175,7 @@ def test_grid_keeps_one_of_every_four(grid):
 
 @pytest.mark.parametrize('kind', MASK_KINDS)
 def test_chosen_on_the_backbone(build_tiny, kind, monkeypatch):
-    """One ``torch.rand(B, L)`` a step, and the mask that comes of it."""
+    """One ``torch.rand(B, L)`` per step determines the mask."""
     model, images = build_tiny(backbone=dict(mask_kind=kind)), torch.randn(2, 3, 32, 64)
     noise = torch.rand(2, 32)
     _, expected = model.reconstruct(images, noise=noise)

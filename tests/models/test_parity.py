@@ -1,9 +1,8 @@
-"""Loss and every gradient against two independent implementations: mmpretrain's MAE and Hugging
-Face's ViTMAE.
+"""Loss and every gradient equal those of mmpretrain's MAE and Hugging Face's ViTMAE.
 
-Same weights, same noise. Loss within 1e-5 relative in fp32 and 1e-10 in fp64, and every gradient
-tensor within the same bound in the norm, with query, key and value taken as one as they stand in
-mmpretrain's layout (a key bias has no gradient but rounding).
+Both sides have the same weights and the same noise. The loss agrees within 1e-5 relative in fp32
+and 1e-10 in fp64, and so does the norm of every gradient tensor's difference. Query, key and value
+are one tensor, as in mmpretrain's layout, because the gradient of a key bias is rounding alone.
 """
 
 import re
@@ -24,10 +23,8 @@ def images_and_noise(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def randomised(model: torch.nn.Module) -> torch.nn.Module:
-    """Draws every trainable parameter, biases and norms too, so that none hides an error by being 0
-    or 1.
-    """
+def randomized(model: torch.nn.Module) -> torch.nn.Module:
+    """Draws all trainable parameters, so that no error is hidden by a bias of 0 or a scale of 1."""
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -54,8 +51,8 @@ def assert_same(
     assert relative(trainable[worst], gradients[worst]) < tolerance, worst
 
 
-def mmpretrains(norm_pix: bool) -> torch.nn.Module:
-    """The tiny model of the tests from mmpretrain's own classes."""
+def build_mmpretrain(norm_pix: bool) -> torch.nn.Module:
+    """Builds the tiny model of the tests from mmpretrain's own classes."""
     config = tiny_config()
     backbone = {k: v for k, v in config['backbone'].items() if k != 'type'}
     neck = {k: v for k, v in config['neck'].items() if k != 'type'}
@@ -69,8 +66,8 @@ def mmpretrains(norm_pix: bool) -> torch.nn.Module:
 @pytest.mark.parametrize('norm_pix', [True, False])
 @pytest.mark.parametrize('dtype', TOLERANCE)
 def test_mmpretrain(build_tiny, dtype, norm_pix, monkeypatch):
-    ours = randomised(build_tiny(head=dict(norm_pix=norm_pix))).to(dtype)
-    reference = mmpretrains(norm_pix).to(dtype)
+    ours = randomized(build_tiny(head=dict(norm_pix=norm_pix))).to(dtype)
+    reference = build_mmpretrain(norm_pix).to(dtype)
     reference.load_state_dict(ours.state_dict(), strict=True)
     images, noise = images_and_noise(dtype)
     loss = ours.loss(images, noise=noise)['loss']
@@ -88,18 +85,16 @@ def test_mmpretrain(build_tiny, dtype, norm_pix, monkeypatch):
 
 @pytest.mark.parametrize('mode', ['compiled', 'mask', 'checkpointed', 'bfloat16', 'all'])
 def test_mmpretrain_in_every_mode(build_tiny, mode, monkeypatch):
-    """However the step is run; under bfloat16 autocast of both sides within 3e-2, as each rounds in
-    its own places.
-    """
+    """Every way to run the step agrees; bfloat16 autocast within 3e-2, as roundings differ."""
     with_cp = mode in ('checkpointed', 'all')
     bfloat16 = mode in ('bfloat16', 'all')
-    ours = randomised(build_tiny(backbone=dict(with_cp=with_cp), neck=dict(with_cp=with_cp)))
-    reference = mmpretrains(True)
+    ours = randomized(build_tiny(backbone=dict(with_cp=with_cp), neck=dict(with_cp=with_cp)))
+    reference = build_mmpretrain(True)
     reference.load_state_dict(ours.state_dict(), strict=True)
     images, noise = images_and_noise(torch.float32)
     given = dict(noise=noise)
     if mode in ('mask', 'all'):
-        # A mask is the noise that keeps its visible patches in raster order.
+        # A mask used as noise keeps its visible patches in raster order.
         noise = (noise.argsort(dim=1).argsort(dim=1) >= 4).float()
         given = dict(mask=noise)
     if mode in ('compiled', 'all'):
@@ -117,8 +112,8 @@ def test_mmpretrain_in_every_mode(build_tiny, mode, monkeypatch):
 
 
 def test_noise_is_one_torch_rand(build_tiny):
-    """From the same seed, ours and mmpretrain's draw the same mask."""
-    ours, reference = build_tiny(), mmpretrains(True)
+    """The same seed draws the same mask in this model and mmpretrain's."""
+    ours, reference = build_tiny(), build_mmpretrain(True)
     reference.load_state_dict(ours.state_dict())
     images, _ = images_and_noise(torch.float32)
     torch.manual_seed(3)
@@ -127,8 +122,7 @@ def test_noise_is_one_torch_rand(build_tiny):
     torch.testing.assert_close(loss, reference.loss(images, [])['loss'], rtol=1e-5, atol=0)
 
 
-# Hugging Face's names in terms of mmpretrain's; query, key and value come as three and are joined
-# below.
+# Hugging Face's names for mmpretrain's. Query, key and value are three tensors, stacked below.
 HUGGING_FACE = [
     (r'vit\.embeddings\.patch_embeddings', 'backbone.patch_embed'),
     (r'vit\.embeddings\.position_embeddings', 'backbone.pos_embed'),
@@ -148,7 +142,7 @@ HUGGING_FACE = [
 
 
 def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Renames Hugging Face's tensors; query, key and value come in that order and are stacked."""
+    """Renames Hugging Face's tensors; query, key and value are stacked in this order."""
     result: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         for pattern, ours in HUGGING_FACE:
@@ -181,15 +175,14 @@ def test_hugging_face(build_tiny, dtype, norm_pix):
     )
     torch.manual_seed(0)
     reference = ViTMAEForPreTraining(config)
-    # Construction alone leaves their position embeddings at zero, behind a flag that says they are
-    # not.
+    # Construction alone leaves their position embeddings at zero, with a flag that they are
+    # initialized.
     reference.vit.embeddings.patch_embeddings.projection._is_hf_initialized = False
     reference.vit.embeddings.initialize_weights()
     reference.decoder.initialize_weights(16)
-    reference = randomised(reference).to(dtype)
+    reference = randomized(reference).to(dtype)
     ours = build_tiny(head=dict(norm_pix=norm_pix)).to(dtype)
-    # Position embeddings are compared before they are loaded: theirs follow the authors' code
-    # independently.
+    # Position embeddings are compared before loading, as an independent implementation.
     state = in_our_layout(reference.state_dict())
     for name in ('backbone.pos_embed', 'neck.decoder_pos_embed'):
         torch.testing.assert_close(ours.state_dict()[name], state[name], rtol=0, atol=1e-6)
@@ -207,9 +200,7 @@ def test_hugging_face(build_tiny, dtype, norm_pix):
 
 
 def test_kept_count_differs_only_by_rounding():
-    """mmpretrain's int() loses a patch at 0.8 of 25 or 100 and at 0.9 of 100; elsewhere the counts
-    agree.
-    """
+    """mmpretrain's int() loses a patch of 25 or 100 at 0.8, and of 100 at 0.9; others agree."""
     from mae_plugin.models.masking import num_visible
 
     differ = {

@@ -57,7 +57,7 @@ def test_fill_from_visible_by_hand():
     values = torch.tensor([[[1.0], [3.0], [100.0], [7.0]]])
     mask = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
     filled = fill_from_visible(values, mask, (2, 2), sigma=1.0)
-    # Patch 2 lies below patch 0 (distance 1), left of 3 (1) and across from 1 (square root of 2).
+    # Patch 2 is below patch 0 (distance 1), left of 3 (1) and diagonal to 1 (square root of 2).
     near, far = math.exp(-1 / 2), math.exp(-2 / 2)
     assert filled[0, 2, 0].item() == pytest.approx(
         (near * 1 + near * 7 + far * 3) / (2 * near + far), rel=1e-6

@@ -1,6 +1,4 @@
-"""Rectangles and other sizes: the whole model against loops over patches, and features against
-VisionTransformer.
-"""
+"""Rectangles and other sizes: the model against loops, and features against VisionTransformer."""
 
 import math
 
@@ -10,12 +8,12 @@ import torch
 from mae_plugin import MAEViT
 from mmpretrain.models import VisionTransformer
 
-# A grid of 2 x 3 patches of 4 x 2 pixels: whatever swaps two axes goes astray.
+# A grid of 2 x 3 patches of 4 x 2 pixels: any swap of two axes changes the result.
 SIZE, PATCH, GRID, CHANNELS = (8, 6), (4, 2), (2, 3), 2
 
 
 def position(row: int, column: int, dim: int) -> torch.Tensor:
-    """The authors' embedding of one patch, number by number."""
+    """Computes the authors' embedding of one patch, number by number."""
     quarter = dim // 4
     numbers = []
     for place in (column, row):
@@ -25,12 +23,12 @@ def position(row: int, column: int, dim: int) -> torch.Tensor:
 
 
 def norm(token: torch.Tensor, layer: torch.nn.LayerNorm) -> torch.Tensor:
-    centred = token - token.mean()
-    return centred / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
+    centered = token - token.mean()
+    return centered / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
 
 
 def block(tokens: list[torch.Tensor], layer: torch.nn.Module) -> list[torch.Tensor]:
-    """A transformer layer, one token and one head at a time."""
+    """Computes a transformer layer, one token and one head at a time."""
     heads, dim = layer.attn.num_heads, layer.attn.embed_dims
     size = dim // heads
     qkv = [layer.attn.qkv.weight @ norm(token, layer.ln1) + layer.attn.qkv.bias for token in tokens]
@@ -58,7 +56,7 @@ def block(tokens: list[torch.Tensor], layer: torch.nn.Module) -> list[torch.Tens
 def by_hand(
     model, image: torch.Tensor, removed: list[int], norm_pix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss and the predicted pixels of one image (C, H, W)."""
+    """Computes the loss and the predicted pixels of one image (C, H, W)."""
     (ph, pw), (h, w) = PATCH, GRID
     encoder, decoder = model.backbone, model.neck
     kernel = encoder.patch_embed.projection
@@ -117,9 +115,7 @@ def by_hand(
 
 @pytest.mark.parametrize('norm_pix', [False, True])
 def test_a_rectangle_equals_loops_over_patches(build_tiny, norm_pix):
-    """Loss and reconstruction, patches and images being rectangles, within 1e-6 (positions are
-    stored in float32).
-    """
+    """Loss and reconstruction of rectangles agree within 1e-6; positions are float32."""
     sizes = dict(img_size=SIZE, patch_size=PATCH, in_channels=CHANNELS)
     model = build_tiny(backbone=sizes, head=dict(norm_pix=norm_pix)).double()
     generator = torch.Generator().manual_seed(3)
@@ -148,9 +144,7 @@ def test_a_rectangle_equals_loops_over_patches(build_tiny, norm_pix):
 
 
 def cubic(values: np.ndarray, length: int) -> np.ndarray:
-    """Cubic convolution (a = -0.75) along the first axis, pixel centres at halves, edges
-    repeated.
-    """
+    """Computes cubic convolution (a = -0.75) along the first axis, with repeated edges."""
     before, a = len(values), -0.75
     out = np.zeros((length, *values.shape[1:]))
     for i in range(length):
@@ -167,9 +161,7 @@ def cubic(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def test_another_size_has_the_features_of_a_vision_transformer():
-    """A model for 224 x 224, at 256 x 192: unmasked, and with every patch visible, in fp32 within
-    1e-5.
-    """
+    """A model for 224 x 224 agrees at 256 x 192 within 1e-5, masked and unmasked."""
     arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
     torch.manual_seed(0)
     model = MAEViT(arch=arch, mask_ratio=0)
@@ -195,9 +187,7 @@ def test_another_size_has_the_features_of_a_vision_transformer():
 
 
 def test_decoder_positions_are_resized_alike(build_tiny):
-    """A model for 32 x 32 gives at 48 x 16 what a model for 48 x 16 gives with the resized
-    embeddings of both.
-    """
+    """A model for 32 x 32 equals, at 48 x 16, one for 48 x 16 with resized embeddings."""
     model = build_tiny(backbone=dict(patch_size=4), head=dict(norm_pix=False))
     weights = model.state_dict()
     for key in ('backbone.pos_embed', 'neck.decoder_pos_embed'):

@@ -1,4 +1,4 @@
-"""Files that several processes write and read at once, and what killed processes leave behind."""
+"""Files that several processes write and read at once, and remains of killed processes."""
 
 import fcntl
 import os
@@ -24,9 +24,7 @@ def run_all(*functions) -> list[int]:
 
 
 def test_readers_never_see_a_torn_file(tmp_path):
-    """Of one temporary name, writers renamed what others were writing, and half of the writes
-    failed.
-    """
+    """Formerly writers shared one temporary name, and half of their writes failed."""
     path = tmp_path / 'epoch_1.pth'
     # Long enough that a write takes several system calls.
     versions = [bytes([number]) * (3_000_000 + 100_000 * number) for number in range(3)]
@@ -46,7 +44,7 @@ def test_readers_never_see_a_torn_file(tmp_path):
 
 @pytest.fixture
 def writer(tmp_path):
-    """A process that is in the middle of writing ``epoch_1.pth``, and its temporary file."""
+    """A process that is writing ``epoch_1.pth``, and its temporary file."""
 
     @contextmanager
     def write() -> Iterator[None]:
@@ -60,7 +58,7 @@ def writer(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(writer, tmp_path):
-    """By the next write of any file there; the temporary file of a process that lives stays."""
+    """The next write removes it; the temporary file of a live process stays."""
     process, part = writer
     write_atomically(tmp_path / 'epoch_2.pth', b'whole')
     assert part.read_bytes() == b'half'
@@ -79,9 +77,7 @@ def test_files_that_look_alike_stay(tmp_path):
 
 
 def test_without_locks(writer, tmp_path, monkeypatch):
-    """On a file system without locks a file is written all the same, and nobody's temporary file is
-    removed.
-    """
+    """Without locks a file is still written, and no temporary file of others is removed."""
 
     def without_locks(*_) -> None:
         raise OSError(38, 'Function not implemented')
@@ -92,7 +88,7 @@ def test_without_locks(writer, tmp_path, monkeypatch):
 
 
 def test_a_long_name(tmp_path):
-    """The temporary name is no longer than a file system allows."""
+    """The temporary name is no longer than file systems allow."""
     path = tmp_path / ('é' * 120 + '.pth')
     write_atomically(path, b'whole')
     assert path.read_bytes() == b'whole'
@@ -154,7 +150,7 @@ def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):
 
 
 def test_names_are_on_disk_too(tmp_path, monkeypatch):
-    """The folder is synchronized after the rename, in all ways to write."""
+    """Every way to write synchronizes the folder after the rename."""
     synced = []
     fsync = os.fsync
 
@@ -171,7 +167,7 @@ def test_names_are_on_disk_too(tmp_path, monkeypatch):
 
 
 def test_on_windows(tmp_path, monkeypatch):
-    """On Windows, where no temporary file is locked, files and folders are written all the same."""
+    """On Windows, where temporary files are not locked, files and folders are still written."""
     monkeypatch.setattr(atomic_files, '_CAN_LOCK', False)
     write_atomically(tmp_path / 'a', b'whole')
     with staged(tmp_path / 'b') as part:

@@ -1,6 +1,4 @@
-"""Files that look like checkpoints and try to do something, or hold something that no checkpoint
-needs.
-"""
+"""Files that look like checkpoints but try to run code, or hold types that no checkpoint needs."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ class Call:
         return self.call
 
 
-# The few instructions of pickle, protocol 2, that are needed to write one by hand.
+# The instructions of pickle, protocol 2, that are needed to write one by hand.
 
 
 def name(path: str) -> bytes:
-    """A module and a name in it, divided by a space."""
+    """Returns the instruction for a module and a name in it, divided by a space."""
     return b'c' + path.encode().replace(b' ', b'\n') + b'\n'
 
 
@@ -38,7 +36,7 @@ def number(value: int) -> bytes:
 
 
 def items(kind: bytes, *parts: bytes) -> bytes:
-    """A tuple (kind ``b't'``), or a list (``b'l'``) or dict (``b'd'``)."""
+    """Returns a tuple (kind ``b't'``), a list (``b'l'``) or a dict (``b'd'``)."""
     if kind == b't':
         return b'(' + b''.join(parts) + b't'
     return {b'l': b'](', b'd': b'}('}[kind] + b''.join(parts) + {b'l': b'e', b'd': b'u'}[kind]
@@ -72,9 +70,7 @@ def tensor(
 
 
 def write(path: Path, pickled: bytes, *storages: bytes, **records: bytes) -> None:
-    """Writes a file as ``torch.save`` would, which torch reads as well, with a pickle of one's
-    own.
-    """
+    """Writes a file in the format of ``torch.save``, which torch can read, with a given pickle."""
     with zipfile.ZipFile(path, 'w') as file:
         file.writestr('archive/data.pkl', b'\x80\x02' + pickled + b'.')
         file.writestr('archive/version', b'3\n')
@@ -116,7 +112,7 @@ def dtype(kind: str, *state: bytes) -> bytes:
 
 
 def statistics(function: bytes) -> bytes:
-    """A HistoryBuffer that brings a statistic, which mmengine would add to those of its class."""
+    """Returns a HistoryBuffer with a statistic, which mmengine adds to those of the class."""
     rows = dict(
         _log_history=array(dtype('f8')), _count_history=array(dtype('f8')), max_length=number(1)
     )
@@ -134,7 +130,7 @@ MEMORY = items(
 
 
 def class_attributes(kind: str) -> bytes:
-    """Sets attributes of a class through torch's own function for tensors with attributes."""
+    """Sets attributes of a class by torch's own function for tensors with attributes."""
     subclass = namespace(_log_history=items(b'l', namespace(as_subclass=CURRENT)))
     arguments = CURRENT, namespace(_log_history=items(b'l', name(kind))), items(b't', subclass)
     return call(
@@ -144,7 +140,7 @@ def class_attributes(kind: str) -> bytes:
     )
 
 
-# Each of these did something, or ended the process or the reading with a raw error.
+# Each of these formerly ran code, or ended the process or the reading with a raw error.
 ATTACKS = {
     'replace HistoryBuffer.mean': class_attributes(HISTORY_BUFFER),
     'plant an attribute on Tensor': class_attributes('torch Tensor'),
@@ -253,7 +249,7 @@ ATTACKS = {
 
 
 def pieces_of_attacks() -> list[bytes]:
-    """Parts of pickles that mean something, to be put where they do not belong."""
+    """Returns meaningful parts of pickles, to be inserted where they do not belong."""
     names = (
         'os system',
         '__builtin__ getattr',

@@ -1,9 +1,9 @@
-"""Damages checkpoints at random and reads them, in a process whose memory is limited.
+"""Damages checkpoints at random and reads them in a process with limited memory.
 
     python -m tests.weights.fuzz FOLDER --number 1000
 
-Reads every file of FOLDER that ends in ``.pth`` so often, each time with other damage, and prints
-what came of it.
+Reads every ``.pth`` file of FOLDER that many times, each time with other damage, and prints the
+number of refused and of accepted files.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ MEMORY = 1 << 30
 
 
 def process() -> dict[str, int]:
-    """What a file could have changed in the process that reads it: every attribute, by name, of
-    what it could reach.
-    """
+    """Returns all state of this process that a file could change: attributes by name."""
     owners = (
         HistoryBuffer,
         torch.Tensor,
@@ -57,8 +55,7 @@ def process() -> dict[str, int]:
         f'a statistic {name}': id(method)
         for name, method in HistoryBuffer._statistics_methods.items()
     }
-    # Python's own notes: on warnings that were shown, and on the last value of an interactive
-    # session.
+    # Python's own state: warnings already shown, and the last value of an interactive session.
     return {
         name: value
         for name, value in found.items()
@@ -67,9 +64,7 @@ def process() -> dict[str, int]:
 
 
 def same(read: object, written: object) -> bool:
-    """Whether two values are of the same types and content; False too if there is anything but
-    data.
-    """
+    """Returns whether two values have the same types and content, and hold nothing but data."""
     kind = type(read)
     if kind is not type(written):
         return False
@@ -97,7 +92,7 @@ def same(read: object, written: object) -> bool:
 
 
 def is_plain(value: object, depth: int = 0) -> bool:
-    """Whether there is nothing but data in a value, and the value can be walked through."""
+    """Returns whether a value holds nothing but data, and can be visited completely."""
     kind = type(value)
     if kind in CONTAINERS and depth < 200:
         parts = [*value.keys(), *value.values()] if issubclass(kind, dict) else value
@@ -108,9 +103,7 @@ def is_plain(value: object, depth: int = 0) -> bool:
 
 
 def damaged_files(whole: bytes, rng: random.Random) -> Iterator[bytes]:
-    """A file with damage of the kinds that disks, networks and people do; its checksums are as they
-    were.
-    """
+    """Yields a file with damage as of disks, networks and people; checksums are unchanged."""
     positions = _outside_of_storages(whole)
     while True:
         content = bytearray(whole)
@@ -134,7 +127,7 @@ def damaged_files(whole: bytes, rng: random.Random) -> Iterator[bytes]:
 
 
 def _outside_of_storages(whole: bytes) -> list[int]:
-    """Positions of pickles and headers, which are a small part of a checkpoint."""
+    """Returns positions of pickles and headers, which are a small part of a checkpoint."""
     if not zipfile.is_zipfile(io.BytesIO(whole)):
         return list(range(len(whole)))
     inside = set()
@@ -147,9 +140,7 @@ def _outside_of_storages(whole: bytes) -> list[int]:
 
 
 def other_pickles(whole: bytes, rng: random.Random) -> Iterator[bytes]:
-    """A file with another pickle and right checksums: bytes changed, instructions moved, and parts
-    of attacks.
-    """
+    """Yields a file with a changed pickle and valid checksums."""
     with zipfile.ZipFile(io.BytesIO(whole)) as file:
         records = {record.filename: file.read(record) for record in file.infolist()}
     (name,) = (name for name in records if name.endswith('/data.pkl'))
@@ -206,11 +197,10 @@ def _zipped(records: dict[str, bytes]) -> bytes:
 def read_damaged(
     folder: Path, contents: Iterator[bytes], number: int, accepts: Callable[[object], bool]
 ) -> collections.Counter:
-    """Reads so many damaged files through every door.
+    """Reads damaged files by every loader.
 
     Raises:
-        AssertionError: if something else than a sentence, or than a value that is accepted, comes
-            of one.
+        AssertionError: if a file gives neither a one-line error nor an accepted value.
     """
     came = collections.Counter()
     file = folder / 'damaged.bin'
@@ -230,7 +220,7 @@ def read_damaged(
                 ), said
                 results.append(error)
         refused = [isinstance(result, Exception) for result in results]
-        # Each door may refuse what the one before took: a value that is no dict, for one.
+        # Each loader may refuse a value that the one before accepted, such as one that is no dict.
         assert refused[0] == refused[2] and refused[1] >= refused[0], results
         if not refused[0]:
             assert accepts(results[0]), f'a damaged file was read as another: {file}'
@@ -240,10 +230,12 @@ def read_damaged(
 
 
 def fuzz(path: Path, folder: Path, number: int, seed: int) -> dict[str, collections.Counter]:
-    """Reads a checkpoint ``number`` times with damage of each kind; returns how many were refused
-    and read.
+    """Reads a checkpoint ``number`` times with damage of each kind.
 
-    One that is refused as it is, since it is an attack, is read a tenth as often.
+    An attack, which is refused undamaged, is read a tenth as often.
+
+    Returns:
+        How many files were refused and how many were read.
     """
     whole, rng = path.read_bytes(), random.Random(seed)
     has_checksums = zipfile.is_zipfile(path)
@@ -260,7 +252,7 @@ def fuzz(path: Path, folder: Path, number: int, seed: int) -> dict[str, collecti
 
 
 def every_bit(path: Path, folder: Path) -> collections.Counter:
-    """Reads a checkpoint once for each of its bits, with that bit changed."""
+    """Reads a checkpoint once for each of its bits, with that bit flipped."""
     whole, written = path.read_bytes(), read_torch_file(path)
 
     def changed() -> Iterator[bytes]:

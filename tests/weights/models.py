@@ -1,6 +1,4 @@
-"""Tiny models of every layout and kind, from the code bases that the layouts belong to, with random
-weights.
-"""
+"""Tiny models with random weights, of every layout and kind, from their own code bases."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ decoder_norm.weight decoder_norm.bias decoder_pred.weight decoder_pred.bias
 
 
 def official_names(kind: str) -> set[str]:
-    """The keys of an official checkpoint of three encoder and two decoder layers."""
+    """Returns the keys of an official checkpoint of three encoder and two decoder layers."""
     probe = 'head.0.running_mean head.0.running_var head.0.num_batches_tracked head.1.weight head.1.bias'
     rest = {
         'pre-training': f'norm.weight norm.bias {OFFICIAL_DECODER}',
@@ -61,8 +59,8 @@ def official_names(kind: str) -> set[str]:
     }
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """Draws every parameter and running statistic, so that none hides an error by being 0 or 1."""
+def randomized(model: nn.Module) -> nn.Module:
+    """Draws all parameters and statistics, so that no error is hidden by a value of 0 or 1."""
     generator = torch.Generator().manual_seed(3)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point():
@@ -77,13 +75,13 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 def build(layout: str, kind: str) -> nn.Module:
-    """The model of a kind in the code base of a layout."""
+    """Builds the model of a kind in the code base of a layout."""
     torch.manual_seed(0)
     return dict(mmpretrain=_mmpretrain, mae=_official, timm=_timm, hf=_hugging_face)[layout](kind)
 
 
 def output(model: nn.Module, layout: str, kind: str) -> Tensor:
-    """Loss, logits or tokens of the model on the same images and with the same noise."""
+    """Returns loss, logits or tokens of a model on the same images with the same noise."""
     with torch.inference_mode():
         if kind == 'pre-training':
             if layout == 'mmpretrain':
@@ -99,9 +97,7 @@ def output(model: nn.Module, layout: str, kind: str) -> Tensor:
 
 
 def load(model: nn.Module, weights: dict[str, Tensor], layout: str, folder: Path) -> nn.Module:
-    """Loads weights strictly: into the model itself, or, of Hugging Face's names, by
-    ``from_pretrained``.
-    """
+    """Loads weights strictly; those with Hugging Face's names by ``from_pretrained``."""
     if layout != 'hf':
         # The backbone of an encoder is a module of its own, without a prefix.
         bare = not hasattr(model, 'backbone') and layout == 'mmpretrain'
@@ -116,7 +112,7 @@ def load(model: nn.Module, weights: dict[str, Tensor], layout: str, folder: Path
     loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
     assert {name: set(keys) for name, keys in report.items() if keys} in (
         {},
-        # ViTModel's own addition, which nothing trains.
+        # ViTModel adds a pooler, which is never trained.
         dict(missing_keys={'pooler.dense.weight', 'pooler.dense.bias'}),
     )
     return loaded.eval()
@@ -177,9 +173,7 @@ def _official(kind: str) -> nn.Module:
 
 
 class OfficialMAE(nn.Module):
-    """MAE from timm's parts under the authors' names, written from the paper: mask, encode, fill
-    in, predict.
-    """
+    """MAE from timm's parts under the authors' names, written from the paper."""
 
     def __init__(self, encoder: nn.Module) -> None:
         from timm.models.vision_transformer import Block
@@ -243,9 +237,7 @@ def _hugging_face(kind: str) -> nn.Module:
 
 
 def run_tool(capsys, *arguments: object, fails: bool = False) -> str:
-    """Runs a tool within this process, which has imported everything already; what it printed, or
-    its error.
-    """
+    """Runs a tool in this process, which has imported everything; returns its output or error."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(ROOT / arguments[0]), *map(str, arguments[1:])])
         if not fails:

@@ -1,6 +1,4 @@
-"""Crafted checkpoints: every one is refused in a sentence, or comes as data, and the process is as
-it was before.
-"""
+"""Crafted checkpoints are refused in one line or read as data, and leave the process unchanged."""
 
 import argparse
 import pickle
@@ -49,9 +47,7 @@ def test_attack(tmp_path, attack):
 
 
 def test_what_surrounds_the_attacks_loads(tmp_path):
-    """The same instructions where they are in place: the attacks are not refused for the way they
-    are written.
-    """
+    """The same instructions are accepted where they belong, so their form is not refused."""
     buffer = new_buffer(
         _log_history=array(dtype('f8')), _count_history=array(dtype('f8')), max_length=number(5)
     )
@@ -65,7 +61,7 @@ def test_what_surrounds_the_attacks_loads(tmp_path):
 
 
 def test_statistics_of_a_buffer_are_left_out(tmp_path):
-    """An entry ``evil`` stayed in the process, among the statistics of all buffers."""
+    """Formerly an entry ``evil`` stayed in the process, among the statistics of all buffers."""
     write(tmp_path / 'c.pth', items(b'd', text('x'), statistics(CURRENT)))
     before = process()
     assert read_torch_file(tmp_path / 'c.pth')['x'].keys() == {
@@ -77,15 +73,13 @@ def test_statistics_of_a_buffer_are_left_out(tmp_path):
 
 
 def test_torch_opens_what_is_written_here(tmp_path):
-    """Otherwise a reader could refuse the attacks for the form of their file."""
+    """torch reads these files, so a reader cannot refuse the attacks for their form."""
     write(tmp_path / 'c.pth', items(b'd', text('x'), tensor(2, [2], [1])), b'\x00\x00\x80?' * 2)
     assert torch.load(tmp_path / 'c.pth', weights_only=True)['x'].tolist() == [1, 1]
 
 
 def test_bytes_that_are_no_bool(tmp_path):
-    """numpy counts the elements of a mask by adding its bytes, and writes beyond the result if they
-    are not 0 and 1.
-    """
+    """numpy adds the bytes of a mask to count, and writes out of bounds if one exceeds 1."""
     masks = tensor(4, [4], [1], kind='BoolStorage'), array(dtype('b1'), BYTES, (8,))
     write(tmp_path / 'c.pth', items(b'l', *masks), b'\x00\x02\xff\x01')
     torch_mask, numpy_mask = read_torch_file(tmp_path / 'c.pth')
@@ -96,7 +90,7 @@ def test_bytes_that_are_no_bool(tmp_path):
 @pytest.mark.parametrize('content', [torch.ones(3), [1], 'text', None, 3, (1, 2), {1, 2}])
 @pytest.mark.parametrize('door', [load_from_local, lambda path: load_from_local(path, 'meta')])
 def test_something_else_than_a_dict(tmp_path, content, door):
-    """It came out as ``'Tensor' object has no attribute 'get'``."""
+    """Formerly the error was ``'Tensor' object has no attribute 'get'``."""
     torch.save(content, tmp_path / 'c.pth')
     kind = type(content).__name__
     with pytest.raises(
@@ -127,15 +121,15 @@ def test_plain_pickles_are_not_files_of_torch(tmp_path):
 
 
 def test_importing_leaves_torch_as_it_is():
-    """No type is on torch's list of safe ones for the whole process."""
+    """The import adds no type to torch's list of safe ones."""
     safe = torch.serialization.get_safe_globals()
     assert not {HistoryBuffer, np.ndarray, np.dtype, argparse.Namespace} & set(safe)
-    # Pairs of a function and the name under which a pickle finds it, such as 'builtins.getattr'.
+    # Pairs of a function and the name by which a pickle refers to it, such as 'builtins.getattr'.
     assert not [entry for entry in safe if isinstance(entry, tuple)]
 
 
 def test_text_of_a_config_is_not_run(tmp_path):
-    """mmengine runs ``meta['config']``, as mmcv wrote it, as Python code when it resumes."""
+    """On resuming, mmengine runs ``meta['config']``, which mmcv wrote, as Python code."""
     torch.save(
         dict(meta=dict(config='import os; os.abort()', cfg='x = 1', iter=1), state_dict={}),
         tmp_path / 'c.pth',

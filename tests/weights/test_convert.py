@@ -1,6 +1,4 @@
-"""Conversion from file to file: every format, other sizes and channels, what is asked for and what
-is refused.
-"""
+"""Conversion from file to file: every format, other sizes and channels, and refusals."""
 
 import copy
 import json
@@ -19,7 +17,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 
 from ..conftest import run, tiny_config
-from .models import ARCH, IMAGES, NOISE, build, output, randomised, run_tool
+from .models import ARCH, IMAGES, NOISE, build, output, randomized, run_tool
 from .test_layouts import assert_identical
 from .test_loading import Payload
 
@@ -29,7 +27,7 @@ HEADS = ['--num-heads', 2, '--decoder-num-heads', 2]
 
 @pytest.fixture(scope='module')
 def model():
-    return randomised(build('mmpretrain', 'pre-training'))
+    return randomized(build('mmpretrain', 'pre-training'))
 
 
 @pytest.fixture
@@ -67,9 +65,7 @@ def test_every_format_there_and_back(model, tmp_path, layout, name):
 
 
 def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys):
-    """Optimiser, scaler and a Namespace of arguments are read safely and left behind, in a log
-    line.
-    """
+    """Optimizer, scaler and a Namespace are read safely and left out, with a log line."""
     args = Namespace(norm_pix_loss=True, lr=1e-3, output_dir='out', dist_url='env://')
     saved = dict(
         model=from_mmpretrain(model.state_dict(), 'mae'),
@@ -101,7 +97,7 @@ def test_a_checkpoint_of_the_authors_training_code(model, tmp_path, capsys):
 
 
 def test_settings_in_a_runner_checkpoint(ours, tmp_path, capsys):
-    """The stored config says what weights do not; it is parsed and not run."""
+    """Settings that weights do not show come from the stored config, which is not run."""
     run_tool(capsys, CONVERT, ours, tmp_path / 'hf', '--to', 'hf')
     config = json.loads((tmp_path / 'hf' / 'config.json').read_text())
     names = (
@@ -124,14 +120,14 @@ def test_settings_in_a_runner_checkpoint(ours, tmp_path, capsys):
 @pytest.mark.openmmlab_only
 @pytest.mark.parametrize('kind', ['pre-training', 'class-token classifier'])
 def test_from_pretrained_opens_the_folder(kind, tmp_path, capsys):
-    """With the config and preprocessor that the tool wrote, without a network."""
+    """It opens with the config and preprocessor that the tool wrote, without a network."""
     from transformers import (
         AutoImageProcessor,
         AutoModelForImageClassification,
         AutoModelForPreTraining,
     )
 
-    source = randomised(build('mmpretrain', kind))
+    source = randomized(build('mmpretrain', kind))
     torch.save(source.state_dict(), tmp_path / 'ours.pth')
     run_tool(capsys, CONVERT, tmp_path / 'ours.pth', tmp_path / 'hf', '--to', 'hf', *HEADS)
     opener = AutoModelForPreTraining if kind == 'pre-training' else AutoModelForImageClassification
@@ -141,7 +137,7 @@ def test_from_pretrained_opens_the_folder(kind, tmp_path, capsys):
     torch.testing.assert_close(output(opened.eval(), 'hf', kind), expected, rtol=1e-5, atol=1e-5)
     processor = AutoImageProcessor.from_pretrained(tmp_path / 'hf')
     image = torch.full((3, 32, 32), 128, dtype=torch.uint8)
-    # (128 - 123.675) / 58.395 and so on, as the recipes normalise.
+    # (128 - 123.675) / 58.395 and so on, as the recipes normalize.
     expected = [(128 - m) / s for m, s in ((123.675, 58.395), (116.28, 57.12), (103.53, 57.375))]
     assert processor(image, return_tensors='pt').pixel_values[0, :, 5, 5].tolist() == pytest.approx(
         expected, abs=1e-5
@@ -152,7 +148,7 @@ def test_from_pretrained_opens_the_folder(kind, tmp_path, capsys):
 def test_rectangles_in_a_folder(tmp_path, capsys):
     from transformers import AutoModel
 
-    source = randomised(build('mmpretrain', 'encoder'))
+    source = randomized(build('mmpretrain', 'encoder'))
     torch.save(source.state_dict(), tmp_path / 'ours.pth')
     options = ['--to', 'hf', '--num-heads', 2, '--img-size', 32, 48]
     run_tool(capsys, CONVERT, tmp_path / 'ours.pth', tmp_path / 'hf', *options)
@@ -165,7 +161,7 @@ def test_rectangles_in_a_folder(tmp_path, capsys):
 @pytest.mark.openmmlab_only
 @pytest.mark.parametrize('options', [{}, dict(max_shard_size='20KB')])
 def test_folders_as_save_pretrained_writes_them(options, tmp_path, capsys):
-    source = randomised(build('hf', 'pre-training'))
+    source = randomized(build('hf', 'pre-training'))
     source.save_pretrained(tmp_path / 'hf', **options)
     assert (tmp_path / 'hf' / 'model.safetensors.index.json').exists() == bool(options)
     run_tool(capsys, CONVERT, tmp_path / 'hf', tmp_path / 'ours.pth', '--to', 'mmpretrain')
@@ -174,7 +170,7 @@ def test_folders_as_save_pretrained_writes_them(options, tmp_path, capsys):
 
 
 def test_older_folders(model, tmp_path):
-    """pytorch_model.bin, whole and in shards; an index does not reach out of its folder."""
+    """pytorch_model.bin is read, whole and in shards; an index cannot point out of its folder."""
     weights = from_mmpretrain(model.state_dict(), 'hf')
     torch.save(weights, tmp_path / 'pytorch_model.bin')
     assert_identical(read_source(str(tmp_path)).state_dict, model.state_dict())
@@ -202,7 +198,7 @@ def test_older_folders(model, tmp_path):
 
 @pytest.mark.parametrize('size', [[48], [48, 64]])
 def test_another_image_size(ours, model, tmp_path, capsys, size):
-    """A model of that size with the resized weights is the old model, which resizes as it goes."""
+    """A model of that size with resized weights equals the old model, which resizes per step."""
     run_tool(capsys, CONVERT, ours, tmp_path / 'new.pth', '--to', 'mmpretrain', '--img-size', *size)
     height, width = size[0], size[-1]
     weights = torch.load(tmp_path / 'new.pth', weights_only=True)['state_dict']
@@ -215,8 +211,7 @@ def test_another_image_size(ours, model, tmp_path, capsys, size):
     torch.testing.assert_close(
         twin.loss(images, noise=noise)['loss'], model.loss(images, noise=noise)['loss']
     )
-    # The file says for which grid it is; where that is lost and the grid is no square, it has to be
-    # said.
+    # The file notes its grid. Where that is lost and the grid is not square, it has to be given.
     options = ['--to', 'mmpretrain', '--img-size', 32]
     assert '32 x 32, 3 channels' in run_tool(
         capsys, CONVERT, tmp_path / 'new.pth', tmp_path / 'back.pth', *options
@@ -241,10 +236,8 @@ def test_another_image_size(ours, model, tmp_path, capsys, size):
 
 @pytest.mark.parametrize('layout', ['mmpretrain', 'hf'])
 def test_a_grid_that_could_be_a_square(layout, tmp_path):
-    """2 x 8 patches are as many as 4 x 4; a file of ours and a folder with its config say which
-    they are.
-    """
-    model = randomised(build('mmpretrain', 'encoder'))
+    """A file and a folder note that 16 patches are 2 x 8, not 4 x 4."""
+    model = randomized(build('mmpretrain', 'encoder'))
     source = Source(Content('mmpretrain', ''), to_mmpretrain(model.state_dict()), dict(num_heads=2))
     resize(source, img_size=(16, 64))
     path = tmp_path / ('w.pth' if layout == 'mmpretrain' else 'folder')
@@ -256,10 +249,8 @@ def test_a_grid_that_could_be_a_square(layout, tmp_path):
     assert torch.equal(read.state_dict['backbone.pos_embed'], expected)
 
 
-def test_what_a_config_says_beyond_the_weights(model, tmp_path, monkeypatch):
-    """An activation that no other layout has is refused, another eps is said, in converting and in
-    loading.
-    """
+def test_settings_of_a_config_beyond_the_weights(model, tmp_path, monkeypatch):
+    """Another activation is refused and another epsilon logged, in converting and loading."""
     said = []
     monkeypatch.setattr(
         'mae_plugin.weights.hugging_face.print_log', lambda line, logger: said.append(line)
@@ -284,9 +275,7 @@ def test_what_a_config_says_beyond_the_weights(model, tmp_path, monkeypatch):
 
 
 def test_another_number_of_channels(model):
-    """Images whose channels repeat give the tokens and the predictions that they gave before; so do
-    grey ones.
-    """
+    """Images of repeated channels keep their tokens and predictions, and so do gray ones."""
     source = source_of(model)
     resize(source, in_channels=6)
     twin = MODELS.build(
@@ -394,7 +383,7 @@ def test_nothing_is_overwritten(ours, tmp_path, capsys):
         ('nothing', ['o.pth', '--to', 'mae'], 'there is no checkpoint'),
     ],
 )
-def test_refusals_are_one_sentence_and_leave_nothing(
+def test_refusals_are_one_line_and_leave_nothing(
     content, arguments, message, ours, model, tmp_path, capsys
 ):
     file = tmp_path / 'source.pth'

@@ -1,4 +1,4 @@
-"""A cache of downloads that goes by the whole URL and survives servers that misbehave."""
+"""A cache of downloads, which identifies files by the whole URL and survives bad servers."""
 
 import hashlib
 import itertools
@@ -14,9 +14,7 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``, by path, and first the faults that ``faults`` has for a path, one for each
-    request.
-    """
+    """Serves ``files`` by path; each entry of ``faults`` for a path spoils one request first."""
 
     daemon_threads = True
 
@@ -30,7 +28,7 @@ class Server(ThreadingHTTPServer):
         self.url = f'http://127.0.0.1:{self.server_port}'
 
     def bodies(self) -> list[int]:
-        """Returns the status of every answer so far and forgets them."""
+        """Returns the status of every answer so far, and clears the list."""
         statuses = [status for status, _ in self.requests]
         self.requests.clear()
         return statuses
@@ -92,9 +90,7 @@ def leftovers(folder) -> list[str]:
 
 
 def test_files_of_one_name(server, tmp_path):
-    """The second URL loaded what the first had brought, as the cache went by the last part of the
-    URL.
-    """
+    """Formerly the cache used the last part of a URL, so a second URL got the first one's file."""
     server.files = {
         '/a/epoch_300.pth': b'one',
         '/b/epoch_300.pth': b'two',
@@ -141,7 +137,7 @@ def test_offline_the_copy_is_used(server, tmp_path, monkeypatch):
     ('faults', 'statuses'),
     [
         ([503], [503, 200]),
-        # Goes on from the middle, and after a change from the start.
+        # The next attempt continues in the middle, or starts again after a change.
         (['cut'], [200, 206]),
         (['cut', 'cut'], [200, 206, 206]),
         (['silent'], [200, 200]),
@@ -155,7 +151,7 @@ def test_a_fault_that_passes(server, tmp_path, faults, statuses):
 
 
 def test_content_that_changes_half_way(server, tmp_path):
-    """What is left of the old content is not put behind the first half of the new one."""
+    """The rest of the old content is not appended to the first half of the new one."""
     contents = itertools.chain([CONTENT], itertools.repeat(CONTENT[::-1]))
 
     class Changing(dict):
@@ -177,9 +173,7 @@ def test_content_that_changes_half_way(server, tmp_path):
     ],
 )
 def test_a_fault_that_stays(server, tmp_path, fault, said, attempts):
-    """A download that broke off stayed in the cache and failed for ever; a silent server hung the
-    run.
-    """
+    """Formerly half a download stayed in the cache, and a silent server blocked the run."""
     server.files['/c.pth'] = CONTENT
     server.faults['/c.pth'] = [fault] * 3
     with pytest.raises(URLError, match=rf'/c\.pth: {said}'):
@@ -194,9 +188,7 @@ def test_a_fault_that_stays(server, tmp_path, fault, said, attempts):
 
 
 def test_a_hash_in_the_name(server, tmp_path):
-    """Checked as torch.hub and mmpretrain name files, and not asked for again; a date is no
-    hash.
-    """
+    """It is verified as torch.hub names files, and not requested again; a date is not a hash."""
     digest = hashlib.sha256(CONTENT).hexdigest()[:8]
     assert not digest.isdecimal()
     server.files = {
@@ -214,7 +206,7 @@ def test_a_hash_in_the_name(server, tmp_path):
 
 
 def test_several_at_once(server, tmp_path):
-    """One downloads, the others wait for it and take its copy."""
+    """One process downloads; the others wait for it and use its copy."""
     server.files['/c.pth'] = CONTENT
     paths = []
     threads = [

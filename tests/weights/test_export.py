@@ -1,6 +1,4 @@
-"""The encoder alone, in the hands of those who take it on: dense heads, timm, Hugging Face,
-ONNX.
-"""
+"""The encoder alone, as its users load it: dense heads, timm, Hugging Face, ONNX."""
 
 import re
 import sys
@@ -11,7 +9,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from ..conftest import ROOT, run
-from .models import ARCH, IMAGES, build, load, output, randomised, run_tool
+from .models import ARCH, IMAGES, build, load, output, randomized, run_tool
 
 EXPORT = 'tools/export_encoder.py'
 LAYOUTS_DOC = (ROOT / 'docs' / 'checkpoints.md').read_text()
@@ -20,19 +18,19 @@ LAYOUTS_DOC = (ROOT / 'docs' / 'checkpoints.md').read_text()
 @pytest.fixture(scope='module', params=['pre-training', 'class-token linear probe'])
 def source(request, tmp_path_factory):
     """A model and the file that holds it."""
-    model = randomised(build('mmpretrain', request.param))
+    model = randomized(build('mmpretrain', request.param))
     file = tmp_path_factory.mktemp('source') / 'source.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), file)
     return model, file
 
 
 def tokens(model: torch.nn.Module) -> torch.Tensor:
-    """What the encoder of a model gives, by its layers' own outputs."""
+    """Returns the tokens of a model's encoder, from the outputs of its layers."""
     return layer_outputs(model.backbone, [2])[0]
 
 
 def layer_outputs(backbone: torch.nn.Module, layers: list[int]) -> list[torch.Tensor]:
-    """Tokens after some layers as hooks see them, the last one normalised."""
+    """Returns tokens after some layers, as hooks receive them, the last ones normalized."""
     seen = {}
     hooks = [
         layer.register_forward_hook(lambda module, inputs, result, i=i: seen.update({i: result}))
@@ -51,7 +49,7 @@ def test_feature_maps_for_a_dense_head(source, tmp_path, capsys, backbone):
     model, file = source
     said = run_tool(capsys, EXPORT, file, tmp_path / 'encoder.pth', '--to', 'mmpretrain')
     assert f'the encoder of {file} (layout mmpretrain, ' in said
-    # Strictly into a backbone by itself.
+    # The encoder loads strictly into a backbone alone.
     bare = torch.load(tmp_path / 'encoder.pth', weights_only=True)['state_dict']
     load(build('mmpretrain', 'encoder'), bare, 'mmpretrain', tmp_path)
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'encoder.pth'))
@@ -68,11 +66,11 @@ def test_feature_maps_for_a_dense_head(source, tmp_path, capsys, backbone):
 
 
 def test_config_in_the_documentation(tmp_path, capsys, monkeypatch):
-    """As it stands there but for a smaller architecture."""
+    """The config works as it is documented, except for a smaller architecture."""
     (snippet,) = re.findall(r'```python\n(custom_imports.*?)```', LAYOUTS_DOC, re.DOTALL)
     config = Config.fromstring(snippet.replace("arch='base'", "arch='deit-tiny'"), '.py')
     model = MODELS.build(dict(type='MAEViT', arch='deit-tiny'))
-    torch.save(randomised(model).state_dict(), tmp_path / 'source.pth')
+    torch.save(randomized(model).state_dict(), tmp_path / 'source.pth')
     run_tool(
         capsys, EXPORT, tmp_path / 'source.pth', tmp_path / 'encoder.pth', '--to', 'mmpretrain'
     )
@@ -110,7 +108,7 @@ def test_hugging_face(source, tmp_path, capsys):
 
 @pytest.mark.openmmlab_only
 def test_onnx(source, tmp_path, capsys):
-    """Another number of images than at the export, run by onnxruntime."""
+    """onnxruntime runs the graph on another number of images than at the export."""
     import onnx
     import onnxruntime
 
@@ -132,13 +130,11 @@ def test_onnx(source, tmp_path, capsys):
 
 @pytest.mark.openmmlab_only
 def test_onnx_of_more_than_two_gigabytes(tmp_path, capsys, monkeypatch):
-    """Its weights go into a second file, which must not overwrite another either; here from the
-    first byte on.
-    """
+    """The weights go into a second file, here for any size, which overwrites no other file."""
     import onnxruntime
 
     monkeypatch.setattr('mae_plugin.weights.onnx_export._LARGEST', 0)
-    model = randomised(build('mmpretrain', 'pre-training'))
+    model = randomized(build('mmpretrain', 'pre-training'))
     torch.save(model.state_dict(), tmp_path / 'source.pth')
     export = [
         EXPORT,
@@ -162,7 +158,7 @@ def test_onnx_of_more_than_two_gigabytes(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.openmmlab_only
 def test_wrong_onnx_is_not_written(source, tmp_path, capsys, monkeypatch):
-    """A graph that differs from PyTorch, here made to, is refused and removed."""
+    """A graph that differs from PyTorch is refused and removed."""
     monkeypatch.setattr('mae_plugin.weights.onnx_export._TOLERANCE', 1e-12)
     said = run_tool(
         capsys, EXPORT, source[1], tmp_path / 'e.onnx', '--to', 'onnx', '--num-heads', 2, fails=True

@@ -1,4 +1,4 @@
-"""Weights in foreign layouts given straight to mmengine, mmpretrain and the tools."""
+"""Weights in foreign layouts, passed directly to mmengine, mmpretrain and the tools."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..conftest import (
     scalars,
     write_jpegs,
 )
-from .models import ARCH, build, randomised, run_tool
+from .models import ARCH, build, randomized, run_tool
 from .test_layouts import assert_identical
 from .test_loading import NAME, SMALL, server  # noqa: F401  (a fixture)
 
@@ -32,7 +32,7 @@ BACKBONE = dict(type='MAEViT', arch='deit-tiny', img_size=64)
 
 
 def write(weights: dict[str, Tensor], layout: str, path: Path) -> str:
-    """Writes weights of mmpretrain's names in a layout: a file, or, without an ending, a folder."""
+    """Writes weights of mmpretrain to a file in a layout, or, without a suffix, to a folder."""
     weights = from_mmpretrain(weights, layout)
     if path.suffix:
         write_weights(weights, path, layout)
@@ -52,8 +52,8 @@ PLACES = [
 
 @pytest.fixture(scope='module')
 def named():
-    """The model that a name gives, small, with random weights."""
-    return randomised(get_model(NAME, **SMALL))
+    """Builds a small model of a name with random weights."""
+    return randomized(get_model(NAME, **SMALL))
 
 
 @pytest.mark.parametrize(('layout', 'place'), [pair for pair in PLACES if pair[0] != 'timm'])
@@ -63,8 +63,8 @@ def test_get_model(named, tmp_path, layout, place):
     assert_identical(model.state_dict(), named.state_dict())
 
 
-def test_get_model_by_address(named, server, tmp_path):  # noqa: F811
-    """Files that are all called alike are told apart by their address."""
+def test_get_model_by_url(named, server, tmp_path):  # noqa: F811
+    """Files of the same name are distinguished by their URLs."""
     other = get_model(NAME, **SMALL)
     for folder, model in (('one', named), ('two', other)):
         (tmp_path / folder).mkdir()
@@ -79,8 +79,8 @@ def test_get_model_by_address(named, server, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(('layout', 'place'), PLACES)
 @pytest.mark.parametrize('kind', ['pre-training', 'encoder'])
 def test_init_cfg(tmp_path, layout, place, kind):
-    """An encoder alone is found under the prefix too, as fine-tuning asks for it."""
-    source = randomised(build('mmpretrain', kind))
+    """An encoder alone is found under the prefix too, which fine-tuning configs name."""
+    source = randomized(build('mmpretrain', kind))
     weights = source.state_dict()
     if kind == 'encoder':
         weights = {f'backbone.{key}': tensor for key, tensor in weights.items()}
@@ -96,7 +96,7 @@ def test_init_cfg(tmp_path, layout, place, kind):
 
 
 def test_backbone_alone_in_our_layout(tmp_path):
-    source = randomised(build('mmpretrain', 'encoder'))
+    source = randomized(build('mmpretrain', 'encoder'))
     torch.save(source.state_dict(), tmp_path / 'w.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'w.pth'))
     model = MODELS.build(
@@ -107,9 +107,7 @@ def test_backbone_alone_in_our_layout(tmp_path):
 
 
 def test_anything_else_is_returned_as_it_is(tmp_path):
-    """Other models, and whatever a Runner wrote: a timm model trained by one has to resume as it
-    was.
-    """
+    """Other models, such as a timm model trained by a Runner, keep their names."""
     timms = from_mmpretrain(build('mmpretrain', 'class-token classifier').state_dict(), 'timm')
     resnet = MODELS.build(dict(type='ResNet', depth=18)).state_dict()
     for saved in (
@@ -131,9 +129,7 @@ def test_anything_else_is_returned_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(('layout', 'place'), [('mae', 'w.pth'), ('mmpretrain', 'bare.pth')])
 def test_fine_tuning_from_a_foreign_encoder(imagenet, tmp_path, capsys, layout, place):
-    """tools/train.py --pretrained; after two steps at nearly no rate the weights are still
-    those.
-    """
+    """After two steps of tools/train.py --pretrained at a tiny rate the weights are the same."""
     source = MODELS.build(BACKBONE).state_dict()
     if layout == 'mmpretrain':
         torch.save(source, tmp_path / place)
@@ -162,7 +158,7 @@ def test_fine_tuning_from_a_foreign_encoder(imagenet, tmp_path, capsys, layout, 
 
 
 def test_pre_training_from_foreign_weights(tmp_path, capsys):
-    """load_from of a Runner; the first steps of the warm-up change next to nothing."""
+    """A Runner loads them by load_from; the first steps of the warm-up change almost nothing."""
     write_jpegs(tmp_path / 'images' / 'train', 8)
     config = Config.fromfile(PRETRAIN)
     config.merge_from_dict(

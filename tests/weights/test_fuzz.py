@@ -1,6 +1,4 @@
-"""Damaged checkpoints: a sentence, or the content as it was written; no change in the process, and
-no signal.
-"""
+"""Damaged checkpoints give a one-line error or the original content, and change nothing."""
 
 import argparse
 import collections
@@ -23,7 +21,7 @@ from .crafted import ATTACKS, items, text, write
 
 
 def content() -> dict:
-    """Something of everything that checkpoints hold."""
+    """A little of everything that checkpoints hold."""
     layer = torch.nn.Linear(3, 2)
     buffer = HistoryBuffer([1.0, 2.0], [1, 1])
     return dict(
@@ -69,7 +67,7 @@ def test_damage(tmp_path):
 
 
 def test_the_fuzzer_itself(tmp_path):
-    """It tells values apart, and types."""
+    """The fuzzer distinguishes values, and types."""
     (file, *_) = files(tmp_path)
     assert fuzz.same(read_torch_file(file), read_torch_file(file))
     for change in (
@@ -92,9 +90,7 @@ def test_the_fuzzer_itself(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_more_damage(tmp_path, images):  # noqa: F811
-    """A checkpoint of a run and of mmengine's own hook, thousands of times; every bit of a small
-    one; all attacks.
-    """
+    """Runs thousands of damaged checkpoints, every bit of a small one, and all attacks."""
     train(images, tmp_path / 'run')
     (tmp_path / f'run/iter_{STEPS}.pth').rename(tmp_path / 'run.pth')
     files(tmp_path)

@@ -1,6 +1,4 @@
-"""Hugging Face folders and stored configs whose JSON says something else than ``save_pretrained``
-writes.
-"""
+"""Hugging Face folders and stored configs with other JSON than ``save_pretrained`` writes."""
 
 import json
 
@@ -62,7 +60,7 @@ def test_a_config_that_is_none(tmp_path, text, said):
     ],
 )
 def test_an_index_that_is_none(tmp_path, places, error, said):
-    """An empty name led back to the folder itself, for ever."""
+    """Formerly an empty name led back to the folder itself, without end."""
     (tmp_path / 'folder').mkdir()
     save_file(dict(w=torch.zeros(1)), tmp_path / 'b.safetensors')
     (tmp_path / 'folder/model.safetensors.index.json').write_text(json.dumps(places))
@@ -101,7 +99,7 @@ def test_sizes():
 @pytest.mark.parametrize('value', [0, -2, 'x', 12.0, True, [12], {}])
 @pytest.mark.parametrize('name', ['num_attention_heads', 'decoder_num_attention_heads'])
 def test_heads_that_are_none(name, value):
-    """A width of 32 was divided into -2 heads, and a model was built of it."""
+    """Formerly a width of 32 was divided into -2 heads, and a model was built."""
     ours = name.replace('_attention', '')
     with pytest.raises(ValueError, match=rf'has {ours}=.*, which is not a positive integer'):
         stored_settings(dict(config={name: value}))

@@ -1,6 +1,4 @@
-"""Each layout against the code base it belongs to: the same loss, logits or tokens, and the same
-bits back.
-"""
+"""Each layout against its own code base: the same outputs, and the same bits back."""
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from .models import IMAGES, NOISE, build, load, official_names, output, randomised
+from .models import IMAGES, NOISE, build, load, official_names, output, randomized
 
 # Which code bases have a model of a kind.
 HAVE = {
@@ -32,10 +30,10 @@ def assert_identical(weights: dict[str, Tensor], reference: dict[str, Tensor]) -
 @pytest.mark.openmmlab_only
 @pytest.mark.parametrize(('kind', 'source', 'target'), PAIRS)
 def test_same_output_in_the_other_code_base(kind, source, target, tmp_path):
-    model = randomised(build(source, kind))
+    model = randomized(build(source, kind))
     hub = to_mmpretrain(model.state_dict())
     weights = from_mmpretrain(hub, target)
-    twin = load(randomised(build(target, kind)), weights, target, tmp_path / 'hf')
+    twin = load(randomized(build(target, kind)), weights, target, tmp_path / 'hf')
     expected = output(model, source, kind)
     assert 0.1 < expected.abs().mean() < 10
     torch.testing.assert_close(output(twin, target, kind), expected, rtol=1e-5, atol=1e-5)
@@ -43,7 +41,7 @@ def test_same_output_in_the_other_code_base(kind, source, target, tmp_path):
     again = to_mmpretrain(twin.state_dict())
     assert_identical(again, hub)
     back = load(
-        randomised(build(source, kind)), from_mmpretrain(again, source), source, tmp_path / 'back'
+        randomized(build(source, kind)), from_mmpretrain(again, source), source, tmp_path / 'back'
     )
     assert_identical(
         {key: tensor for key, tensor in back.state_dict().items() if 'pooler' not in key},
@@ -53,7 +51,7 @@ def test_same_output_in_the_other_code_base(kind, source, target, tmp_path):
 
 @pytest.mark.openmmlab_only
 def test_hugging_faces_mae_encoder(tmp_path):
-    """ViTMAEModel, which masks as it encodes: the same latent, and the same bits back."""
+    """ViTMAEModel, which masks as it encodes, gives the same latent and the same bits back."""
     from transformers import ViTMAEConfig, ViTMAEModel
 
     torch.manual_seed(0)
@@ -64,7 +62,7 @@ def test_hugging_faces_mae_encoder(tmp_path):
         intermediate_size=64,
         layer_norm_eps=1e-6,
     )
-    theirs = randomised(ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)))
+    theirs = randomized(ViTMAEModel(ViTMAEConfig(**sizes, image_size=32, patch_size=8)))
     assert detect(theirs.state_dict()) == ('hf', 'encoder')
     hub = to_mmpretrain(theirs.state_dict())
     ours = build('mmpretrain', 'pre-training').backbone
@@ -85,10 +83,8 @@ def test_hugging_faces_mae_encoder(tmp_path):
 @pytest.mark.openmmlab_only
 @pytest.mark.parametrize('target', ['timm', 'hf'])
 def test_linear_probe_is_folded(target, tmp_path):
-    """timm and Hugging Face have no BatchNorm before the classifier; its statistics go into the
-    weights.
-    """
-    source = randomised(build('mmpretrain', 'class-token linear probe'))
+    """timm and Hugging Face have no BatchNorm before the classifier, so it is folded."""
+    source = randomized(build('mmpretrain', 'class-token linear probe'))
     weights = from_mmpretrain(source.state_dict(), target)
     twin = load(build(target, 'class-token classifier'), weights, target, tmp_path / 'hf')
     expected = output(source, 'mmpretrain', 'class-token linear probe')
@@ -99,10 +95,8 @@ def test_linear_probe_is_folded(target, tmp_path):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_official_names(kind):
-    """The keys of the authors' files, written out in this folder's models.py; there and back the
-    same bits.
-    """
-    model = randomised(build('mmpretrain', kind))
+    """The keys are those of the authors' files, written out in models.py of this folder."""
+    model = randomized(build('mmpretrain', kind))
     weights = from_mmpretrain(model.state_dict(), 'mae')
     assert weights.keys() == official_names(kind)
     assert detect(weights) == ('mae', kind)
@@ -115,7 +109,7 @@ def test_official_names(kind):
 
 @pytest.mark.parametrize('kind', [kind for kind, layouts in HAVE.items() if 'hf' in layouts])
 def test_hugging_face_there_and_back(kind):
-    hub = to_mmpretrain(randomised(build('mmpretrain', kind)).state_dict())
+    hub = to_mmpretrain(randomized(build('mmpretrain', kind)).state_dict())
     weights = from_mmpretrain(hub, 'hf')
     assert detect(weights) == ('hf', kind)
     assert_identical(to_mmpretrain(weights), hub)
@@ -132,18 +126,16 @@ def test_hugging_face_there_and_back(kind):
 @pytest.mark.openmmlab_only
 @pytest.mark.parametrize('kind', [kind for kind, layouts in HAVE.items() if 'hf' in layouts])
 def test_names_in_hugging_face_files(kind, tmp_path):
-    """Those that save_pretrained writes are read, and are written but for one slip of transformers
-    5.23.
-    """
+    """Names of save_pretrained are read and written, apart from an error of transformers 5.23."""
     from safetensors.torch import load_file
 
-    model = randomised(build('hf', kind))
+    model = randomized(build('hf', kind))
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / 'model.safetensors')
     hub = to_mmpretrain(saved)
     assert_identical(hub, to_mmpretrain(model.state_dict()))
     weights = from_mmpretrain(hub, 'hf')
-    # It calls the decoder's layers decoder_encoder.layer.N; version 4 and the hub's files say
+    # Its decoder's layers are decoder_encoder.layer.N; in version 4 and the hub's files they are
     # decoder_layers.N.
     written = {
         key.replace('decoder_encoder.layer.', 'decoder_layers.'): tensor
@@ -155,10 +147,8 @@ def test_names_in_hugging_face_files(kind, tmp_path):
 
 
 def test_positions_are_carried_as_they_are():
-    """mmpretrain's released weights have the halves of the position embedding swapped; they stay
-    so.
-    """
-    model = randomised(build('mmpretrain', 'encoder'))
+    """The swapped halves of mmpretrain's released position embeddings stay swapped."""
+    model = randomized(build('mmpretrain', 'encoder'))
     theirs = build_2d_sincos_position_embedding(4, 32, cls_token=True)
     ours = build('mmpretrain', 'pre-training').backbone.pos_embed
     assert (theirs[..., :16] - ours[..., 16:]).abs().max() < 1e-6 < (theirs - ours).abs().max()
@@ -197,7 +187,7 @@ def test_other_models_are_none_of_these(config):
 
 
 def test_every_key_must_be_there():
-    """One missing key of any is enough, and so is one too many."""
+    """One missing or one additional key is enough to refuse a layout."""
     for kind in KINDS:
         for layout in (
             ('mmpretrain', 'mae', 'hf') if 'hf' in HAVE.get(kind, ()) else ('mmpretrain', 'mae')
@@ -250,7 +240,7 @@ def test_two_spellings_of_one_name_are_not_mixed():
     assert detect({**weights, 'layers.0.mlp.fc1.bias': torch.zeros(64)}) is None
 
 
-def test_what_is_left_out_is_said(monkeypatch):
+def test_what_is_left_out_is_logged(monkeypatch):
     said = []
     monkeypatch.setattr(
         'mae_plugin.weights.renaming.print_log', lambda line, logger: said.append(line)

@@ -1,6 +1,4 @@
-"""Checkpoints through mmengine's and mmpretrain's own doors: safe ones load, others are refused and
-nothing runs.
-"""
+"""Checkpoints through mmengine's and mmpretrain's loaders: unsafe ones are refused."""
 
 import functools
 import http.server
@@ -24,7 +22,7 @@ SMALL = dict(backbone=dict(arch='deit-tiny'), neck=dict(decoder_depth=1))
 
 
 class Payload:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +33,7 @@ class Payload:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """An address that serves ``tmp_path``, and a download cache of its own."""
+    """A URL that serves ``tmp_path``, with an empty download cache."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
@@ -73,7 +71,7 @@ def doors(server, tmp_path):
             log_level='WARNING',
         )
         runner = Runner.from_cfg(Config(cfg | settings))
-        # What train() does first, but without data.
+        # The first part of train(), without data.
         runner.load_or_resume()
 
     return {
@@ -126,7 +124,7 @@ def test_a_malicious_folder(tmp_path):
 
 
 def test_another_architecture(doors, tmp_path):
-    """Through each door by which a whole model is loaded: groups of tensors, not a list of them."""
+    """Each way to load a whole model names groups of tensors, not a list of all."""
     wider = tiny_config(
         backbone=dict(arch=dict(embed_dims=64, num_layers=3, num_heads=2, feedforward_channels=64))
     )
@@ -144,10 +142,8 @@ def test_another_architecture(doors, tmp_path):
             assert len(str(error.value)) < 400, name
 
 
-def test_runner_checkpoint_by_address(server, tmp_path):
-    """A released checkpoint's layout, message hub and all, through the name of a model and an
-    address.
-    """
+def test_runner_checkpoint_by_url(server, tmp_path):
+    """A Runner's checkpoint, with its message hub, loads by a model's name and a URL."""
     source = get_model(NAME, **SMALL)
     for parameter in source.parameters():
         parameter.data += 0.1
@@ -164,7 +160,7 @@ def test_runner_checkpoint_by_address(server, tmp_path):
 
 
 def test_tools_refuse_and_trust(tmp_path, imagenet):
-    """The tools refuse; --trust-checkpoint is the explicit way out, and does run the file."""
+    """The tools refuse it; --trust-checkpoint is the explicit exception, and runs the file."""
     touched, file = tmp_path / 'touched', tmp_path / 'c.pth'
     torch.save(dict(state_dict={}, meta={}, extra=Payload(touched)), file)
     common = ['--work-dir', tmp_path / 'run', '--data-root', imagenet, '--resume', file]

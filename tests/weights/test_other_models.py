@@ -1,6 +1,4 @@
-"""Models of other packages load weights through mmengine as if this plugin had not been
-imported.
-"""
+"""Models of other packages load weights through mmengine as without this plugin."""
 
 import pytest
 import torch
@@ -37,9 +35,7 @@ def hf_vit() -> nn.Module:
 
 
 class Segmentor(BaseModule):
-    """What mmsegmentation and mmdetection build: a ``backbone`` of their own, whose names are the
-    authors'.
-    """
+    """A model of mmsegmentation or mmdetection, whose ``backbone`` has the authors' names."""
 
     def __init__(self, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -65,7 +61,7 @@ def redraw(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize('build', [timm_vit, hf_vit, Segmentor])
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_load_checkpoint(tmp_path, build, wrapped):
-    """Every load through mmengine renamed such weights, and none of them arrived."""
+    """Formerly every load through mmengine renamed such weights, and none of them was used."""
     source = redraw(build())
     state = source.state_dict()
     if build is not Segmentor:
@@ -77,9 +73,7 @@ def test_load_checkpoint(tmp_path, build, wrapped):
 
 
 def test_the_official_weights_in_a_segmentor(tmp_path):
-    """``init_cfg`` of the backbone, as mmsegmentation's configs name it, without and with a
-    prefix.
-    """
+    """The backbone's ``init_cfg`` loads them, with and without a prefix."""
     state = redraw(timm_vit()).state_dict()
     state = {
         key: value

@@ -1,6 +1,4 @@
-"""Checkpoints without pickled classes: any torch opens them, and runs resume from them as from
-older ones.
-"""
+"""Checkpoints without pickled classes: any torch opens them, and runs resume from them."""
 
 import collections
 import enum
@@ -36,9 +34,7 @@ print(json.dumps([sorted(kinds), loss['log_history'].tolist(), loss['max_length'
 
 
 def test_any_torch_opens_ours_and_older_ones_resume(images, tmp_path, monkeypatch):  # noqa: F811
-    """A run resumed from our checkpoint, and from one as mmengine writes it, is the run that was
-    not interrupted.
-    """
+    """A run resumed from our checkpoint, or from mmengine's, equals the uninterrupted run."""
     losses, weights = train(images, tmp_path / 'whole')
     expected = load_from_local(str(tmp_path / f'whole/iter_{STEPS}.pth'))['message_hub'][
         'log_scalars'
@@ -140,7 +136,7 @@ def test_arrays_become_tensors(array):
     tensor = to_plain(array)
     assert isinstance(tensor, torch.Tensor) and tensor.shape == array.shape
     np.testing.assert_array_equal(tensor, array)
-    # Of their own: the run goes on while a checkpoint is written.
+    # Copies, because the run continues while a checkpoint is written.
     array[...] = 0
     assert not np.array_equal(tensor, array)
 
@@ -156,7 +152,7 @@ def test_what_it_is_made_from_stays():
     assert plain['hub']['loss'].keys() == {'log_history', 'count_history', 'max_length'}
 
 
-def test_what_is_not_data_is_kept_and_said(tmp_path, monkeypatch):
+def test_what_is_not_data_is_kept_and_logged(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(
         'mae_plugin.weights.plain_state.print_log', lambda text, *_: said.append(text)
@@ -191,7 +187,7 @@ def test_buffers_there_and_back(dtype, length):
 
 
 def test_buffers_of_trusted_files(tmp_path, monkeypatch):
-    """With --trust-checkpoint too, where mmengine's own come as they are."""
+    """They are restored with --trust-checkpoint too, where mmengine's own are unpickled."""
     buffers = dict(ours=to_plain(HistoryBuffer([1.0], [1])), older=HistoryBuffer([1.0], [1]))
     torch.save(dict(message_hub=dict(log_scalars=buffers)), tmp_path / 'c.pth')
     monkeypatch.setattr('mae_plugin.weights.loading._trusted', True)

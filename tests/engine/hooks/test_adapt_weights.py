@@ -1,4 +1,4 @@
-"""A checkpoint of another architecture ends a run, and `get_model`, with a sentence."""
+"""A checkpoint of another architecture ends a run, and ``get_model``, with a one-line error."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from ...conftest import FINETUNE, PRETRAIN, SMALL_FINETUNE, SMALL_PRETRAIN, run
 
 @pytest.fixture(scope='module')
 def wider(tmp_path_factory):
-    """A pre-training checkpoint of ViT-S where the configs below have ViT-Ti."""
+    """A pre-training checkpoint of ViT-S, where the configs below have ViT-Ti."""
     name = 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'
     small = dict(arch='deit-small', img_size=64)
     model = get_model(
@@ -85,7 +85,7 @@ def test_weights_alone_cannot_be_resumed(imagenet, tmp_path):
 
 @pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
 def test_vision_transformer_takes_other_channels_and_rectangles(build_tiny, tmp_path, way):
-    """mmpretrain's encoder of 13 channels and 8 x 4 patches from ours of 3 channels and 2 x 8."""
+    """Weights for 3 channels and 2 x 8 patches load into an encoder of 13 channels and 8 x 4."""
     arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
     source = build_tiny(backbone=dict(img_size=(16, 64)))
     path = str(tmp_path / 'rgb.pth')
@@ -113,10 +113,10 @@ def test_vision_transformer_takes_other_channels_and_rectangles(build_tiny, tmp_
     else:
         hook.after_load_checkpoint(runner, torch.load(path, weights_only=True))
         load_checkpoint(model, path)
-    grey = torch.randn(2, 1, 64, 32)
-    (features,) = model.backbone(grey.expand(-1, 13, -1, -1))
-    # Ours resizes as it goes, and the reference sees three channels.
-    (expected,) = source.extract_feat(grey.expand(-1, 3, -1, -1))
+    gray = torch.randn(2, 1, 64, 32)
+    (features,) = model.backbone(gray.expand(-1, 13, -1, -1))
+    # The source resizes its embedding per step, and has three channels.
+    (expected,) = source.extract_feat(gray.expand(-1, 3, -1, -1))
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
     runner._resume = True
     with pytest.raises(ValueError, match='another shape'):
@@ -124,14 +124,14 @@ def test_vision_transformer_takes_other_channels_and_rectangles(build_tiny, tmp_
 
 
 def evaluated(model: torch.nn.Module, checkpoint: dict, trains: bool = False) -> None:
-    """Looks at a checkpoint as a Runner does that evaluates a model, or trains it."""
+    """Checks a checkpoint as a Runner does that evaluates a model, or trains it."""
     loop = type('Loop', (BaseLoop,), dict(run=None))(None, None) if trains else None
     runner = SimpleNamespace(model=model, _load_from='pre.pth', _resume=False, _train_loop=loop)
     WeightsFitHook().after_load_checkpoint(runner, checkpoint)
 
 
 def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
-    """An accuracy of an untrained head was reported."""
+    """Formerly the accuracy of an untrained head was reported."""
     arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
     backbone = dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=8)
     head = dict(type='LinearClsHead', in_channels=32, num_classes=3)
@@ -143,7 +143,7 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     sentence = r'pre\.pth lacks head\.fc\.weight, head\.fc\.bias, so ImageClassifier would be evaluated with untrained'
     with pytest.raises(ValueError, match=sentence):
         evaluated(model, encoder)
-    # It may start from the encoder, and what is not a classifier is probed by its encoder alone.
+    # Training may start from the encoder, and MAE is evaluated by its encoder alone.
     evaluated(model, encoder, trains=True)
     evaluated(model, own)
     backbone_alone = {
