@@ -24,7 +24,7 @@ def position(row: int, column: int, dim: int) -> torch.Tensor:
 
 def norm(token: torch.Tensor, layer: torch.nn.LayerNorm) -> torch.Tensor:
     centered = token - token.mean()
-    return centered / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
+    return centered / (centered.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
 
 
 def block(tokens: list[torch.Tensor], layer: torch.nn.Module) -> list[torch.Tensor]:
