@@ -15,6 +15,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 LAYOUTS = ('mmpretrain', 'mae', 'timm', 'hf')
+# timm's names are the authors', and are detected as these.
+DETECTED = tuple(layout for layout in LAYOUTS if layout != 'timm')
 
 # The parts of each kind of content.
 KINDS = {
@@ -114,7 +116,7 @@ def detect(state_dict: dict[str, Tensor]) -> Content | None:
     Returns:
         The content, or None if the keys are not exactly those of one layout and kind.
     """
-    for layout in ('mmpretrain', 'mae', 'hf'):
+    for layout in DETECTED:
         keys = in_table_spelling(state_dict, layout).keys()
         for kind in KINDS:
             if keys and keys == keys_of(kind, layout, keys):

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .layouts import (
+    DETECTED,
     KINDS,
     LAYOUTS,
     Content,
@@ -114,7 +115,7 @@ def _fold_batch_norm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def _describe_mismatch(state_dict: dict[str, Tensor]) -> str:
     """Describes how weights differ from the nearest layout."""
     best_score, best = 0, None
-    for layout in ('mmpretrain', 'mae', 'hf'):
+    for layout in DETECTED:
         keys = set(in_table_spelling(state_dict, layout))
         for kind in KINDS:
             wanted = keys_of(kind, layout, keys)

@@ -41,7 +41,8 @@ decoder_norm.weight decoder_norm.bias decoder_pred.weight decoder_pred.bias
 
 def official_names(kind: str) -> set[str]:
     """Returns the keys of an official checkpoint of three encoder and two decoder layers."""
-    probe = 'head.0.running_mean head.0.running_var head.0.num_batches_tracked head.1.weight head.1.bias'
+    statistics = 'head.0.running_mean head.0.running_var head.0.num_batches_tracked'
+    probe = f'{statistics} head.1.weight head.1.bias'
     rest = {
         'pre-training': f'norm.weight norm.bias {OFFICIAL_DECODER}',
         'encoder': 'norm.weight norm.bias',
@@ -202,12 +203,12 @@ class OfficialMAE(nn.Module):
             full[visible] = x[1:]
             x = torch.cat([x[:1], full])[None] + self.decoder_pos_embed
             pred = self.decoder_pred(self.decoder_norm(self.decoder_blocks(x)))[0, 1:]
-            target = torch.stack([
-                image[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].permute(1, 2, 0).flatten()
-                for row in range(4)
-                for column in range(4)
-            ])  # fmt: skip
-            losses.append(((pred - target) ** 2).mean(1)[~visible])
+            targets = []
+            for row in range(4):
+                for column in range(4):
+                    patch = image[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+                    targets.append(patch.permute(1, 2, 0).flatten())
+            losses.append(((pred - torch.stack(targets)) ** 2).mean(1)[~visible])
         return torch.cat(losses).mean()
 
 

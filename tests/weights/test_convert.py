@@ -108,7 +108,10 @@ def test_settings_in_a_runner_checkpoint(ours, tmp_path, capsys):
         'image_size',
     )
     assert [config[name] for name in names] == [2, 2, True, 1e-6, 32]
-    text = "model = dict(backbone=dict(arch='deit-tiny'), neck=dict(decoder_num_heads=4))\nother = dict(num_heads=9)"
+    text = (
+        "model = dict(backbone=dict(arch='deit-tiny'), neck=dict(decoder_num_heads=4))\n"
+        'other = dict(num_heads=9)'
+    )
     assert stored_settings(dict(meta=dict(cfg=text))) == dict(num_heads=3, decoder_num_heads=4)
     touched = tmp_path / 'touched'
     text = f'model = dict(arch=open({str(touched)!r}, "w"), decoder_num_heads=8)'

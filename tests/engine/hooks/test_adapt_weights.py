@@ -140,7 +140,10 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     pretrained = build_tiny()
     own = dict(state_dict=model.state_dict(), meta={})
     encoder = dict(state_dict=pretrained.state_dict(), meta={})
-    sentence = r'pre\.pth lacks head\.fc\.weight, head\.fc\.bias, so ImageClassifier would be evaluated with untrained'
+    sentence = (
+        r'pre\.pth lacks head\.fc\.weight, head\.fc\.bias, so ImageClassifier would be evaluated '
+        'with untrained'
+    )
     with pytest.raises(ValueError, match=sentence):
         evaluated(model, encoder)
     # Training may start from the encoder, and MAE is evaluated by its encoder alone.
