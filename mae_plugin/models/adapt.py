@@ -225,7 +225,8 @@ def _grid_changes(
 
 def _channel_changes(state_dict: Mapping[str, Tensor], part: Wanted) -> list[Change]:
     """Returns the changes of projection and prediction to the channels that are wanted."""
-    changes, after = [], part.channels
+    changes: list[Change] = []
+    after = part.channels
     if after is None:
         return changes
     if part.keys.projection is not None:

@@ -33,7 +33,7 @@ def source_grid(patches: int, stored: Grid | None = None, wanted: Grid | None = 
     """
     for grid in (stored, wanted):
         if grid is not None and grid[0] * grid[1] == patches:
-            return tuple(grid)
+            return grid[0], grid[1]
     side = math.isqrt(patches)
     if side * side == patches:
         return side, side
@@ -71,4 +71,6 @@ def noted_grid(notes: Mapping) -> Grid | None:
     grid = notes.get('grid')
     if not isinstance(grid, tuple | list) or len(grid) != 2:
         return None
-    return tuple(grid) if all(type(n) is int and n > 0 for n in grid) else None
+    rows, columns = grid
+    is_valid = type(rows) is int and type(columns) is int and rows > 0 and columns > 0
+    return (rows, columns) if is_valid else None

@@ -60,8 +60,10 @@ def read_source(path: str, grid: tuple[int, int] | None = None) -> Source:
         if dropped:
             print_log(f'Only the weights are converted, not {", ".join(dropped)}.', 'current')
     check_config(checkpoint.get('config'))
+    content = detect(weights)
+    assert content is not None, 'to_mmpretrain refuses weights of no layout'
     return Source(
-        content=detect(weights),
+        content=content,
         state_dict=state_dict,
         settings=stored_settings(checkpoint),
         grid=grid or grid_of(checkpoint, weights),

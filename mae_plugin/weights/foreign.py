@@ -80,7 +80,7 @@ def renamed_for(model: nn.Module, checkpoint: Mapping) -> Mapping:
     return renamed
 
 
-def renamed_for_prefix(checkpoint: Mapping) -> Mapping:
+def renamed_for_prefix(checkpoint: dict) -> dict:
     """Renames a checkpoint just read, if it is for an ``init_cfg`` with a prefix that needs it."""
     if not _reads_prefix.get():
         return checkpoint
@@ -115,7 +115,8 @@ def register_foreign_layouts() -> None:
         finally:
             _reads_prefix.reset(token)
 
-    load_state_dict.renames = True
+    # setattr, because a function has no declared attributes.
+    setattr(load_state_dict, 'renames', True)  # noqa: B010
     mmengine_checkpoint.load_state_dict = load_state_dict
     PretrainedInit.__call__ = initialize_module
 

@@ -180,7 +180,7 @@ def config_grid(config: object) -> tuple[int, int] | None:
         return None
     size = _positive_pair(config, 'image_size')
     patch = _positive_pair(config, 'patch_size')
-    if isinstance(config.get('image_size'), list) and patch:
+    if isinstance(config.get('image_size'), list) and size and patch:
         return size[0] // patch[0], size[1] // patch[1]
     return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def _block(ours: str, mae: str, hf: str) -> list[tuple[str, ...]]:
 
 # The keys of each part: mmpretrain's, the authors' and timm's, and those in Hugging Face's files.
 # N counts layers, * is weight and bias, braces are tensors stacked into one; None has no place.
-_PARTS = {
+_PARTS: dict[str, list[tuple[Any, ...]]] = {
     'encoder': [
         ('backbone.cls_token', 'cls_token', 'vit.embeddings.cls_token'),
         ('backbone.pos_embed', 'pos_embed', 'vit.embeddings.position_embeddings'),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -20,7 +21,7 @@ from .hugging_face import read_folder
 from .plain_state import restore_message_hub
 from .reading.torch_files import read_torch_file, short_errors
 
-Location = str | torch.device | Callable | dict | None
+Location: TypeAlias = str | torch.device | Callable | dict | None
 
 _trusted = False
 

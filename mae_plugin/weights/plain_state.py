@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter, OrderedDict
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _BUFFER_KEYS = {'log_history', 'count_history', 'max_length'}
 _BAD_HISTORY = 'the history of {} in its message hub is not two rows of equally many numbers'
 
 
-def to_plain(value: object, path: str = 'checkpoint') -> object:
+def to_plain(value: Any, path: str = 'checkpoint') -> Any:
     """Returns a checkpoint, or a part of one, as tensors, numbers, strings and containers of them.
 
     Containers are copied, tensors are not. A value without such a form is returned unchanged, with
@@ -49,7 +50,7 @@ def to_plain(value: object, path: str = 'checkpoint') -> object:
     # Instances of subclasses, such as members of an IntEnum, become plain numbers and strings.
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(value, kind):
-            return value if type(value) is kind else kind(value)
+            return value if type(value) is kind else kind(value)  # type: ignore[arg-type]
     if isinstance(value, dict):
         items = {
             to_plain(key, path): to_plain(item, f'{path}[{key!r}]') for key, item in value.items()
@@ -61,16 +62,16 @@ def to_plain(value: object, path: str = 'checkpoint') -> object:
         plain = OrderedDict(items)
         copy_metadata(value, plain)
         return plain
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(to_plain(item, f'{path}[{index}]') for index, item in enumerate(value))
+    if isinstance(value, list | tuple):
+        parts = [to_plain(item, f'{path}[{index}]') for index, item in enumerate(value)]
+        return parts if isinstance(value, list) else tuple(parts)
     if isinstance(value, set | frozenset):
         return {to_plain(item, path) for item in value}
     _warn(path, f'{type(value).__module__}.{type(value).__qualname__}')
     return value
 
 
-def _numpy_to_plain(value: np.ndarray | np.generic, path: str) -> object:
+def _numpy_to_plain(value: np.ndarray | np.generic, path: str) -> Any:
     """Returns a numpy array as a tensor, a numpy scalar as a number."""
     largest = 16 if value.dtype.kind == 'c' else 8
     if value.dtype.kind not in 'biufc' or value.dtype.itemsize > largest:
@@ -118,7 +119,7 @@ def restore_message_hub(checkpoint: dict) -> None:
         scalars[name] = HistoryBuffer(history[-length:], counts[-length:], length)
 
 
-def _row(values: object, name: object) -> np.ndarray:
+def _row(values: Any, name: str) -> np.ndarray:
     """Returns a tensor or array as an array, if it is one row of numbers."""
     row = values.cpu().numpy() if isinstance(values, Tensor) else values
     if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype.kind not in 'biuf':

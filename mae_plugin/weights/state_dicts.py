@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..utils._compat.torch import set_metadata
 
 
-def weights_of(checkpoint: dict) -> dict[str, Tensor]:
+def weights_of(checkpoint: Any) -> dict[str, Tensor]:
     """Returns the weights in a checkpoint: under ``state_dict``, under ``model``, or bare.
 
     The result is empty for a checkpoint without weights.

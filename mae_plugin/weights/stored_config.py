@@ -42,7 +42,10 @@ def stored_config(checkpoint: dict, source: str) -> Config:
     found = parse_config(text, source)
     if not isinstance(found.get('model'), dict):
         raise ValueError(f'the config in {source} has no model; name the config too')
-    kept = {name: _for_use(found[name]) for name in ('model', 'data_preprocessor') if name in found}
+    kept: dict[str, Any] = {}
+    for name in ('model', 'data_preprocessor'):
+        if name in found:
+            kept[name] = _for_use(found[name])
     dataset = found.get('test_dataloader')
     dataset = dataset.get('dataset') if isinstance(dataset, dict) else None
     if isinstance(dataset, dict) and isinstance(dataset.get('type'), str) and 'pipeline' in dataset:
@@ -74,10 +77,12 @@ def parse_config(text: str, source: str) -> dict[str, Any]:
     try:
         found = {}
         for node in ast.parse(text).body:
-            is_assignment = isinstance(node, ast.Assign) and len(node.targets) == 1
-            if not is_assignment or not isinstance(node.targets[0], ast.Name):
+            if not isinstance(node, ast.Assign) or len(node.targets) != 1:
                 raise ValueError(f'line {node.lineno}')
-            found[node.targets[0].id] = _value(node.value)
+            target = node.targets[0]
+            if not isinstance(target, ast.Name):
+                raise ValueError(f'line {node.lineno}')
+            found[target.id] = _value(node.value)
         return found
     # The parser raises several of these for texts that are nested too deeply.
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:

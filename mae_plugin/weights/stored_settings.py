@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 from collections.abc import Iterator
+from typing import Any
 
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
@@ -67,7 +68,7 @@ def grid_of(checkpoint: dict, weights: dict[str, Tensor]) -> tuple[int, int] | N
     )
 
 
-def _from_hugging_face(checkpoint: dict) -> dict[str, object]:
+def _from_hugging_face(checkpoint: dict) -> dict[str, Any]:
     """Returns the settings in a Hugging Face ``config.json``."""
     config = checkpoint.get('config')
     if not isinstance(config, dict):
@@ -75,7 +76,7 @@ def _from_hugging_face(checkpoint: dict) -> dict[str, object]:
     return {ours: config.get(theirs) for ours, theirs in _HF_NAMES.items()}
 
 
-def _from_arguments(checkpoint: dict) -> dict[str, object]:
+def _from_arguments(checkpoint: dict) -> dict[str, Any]:
     """Returns the settings in the arguments that the authors' code stores."""
     arguments = checkpoint.get('args')
     # A Namespace is read as a dict, unless the file is trusted and unpickled.
@@ -84,7 +85,7 @@ def _from_arguments(checkpoint: dict) -> dict[str, object]:
     return dict(norm_pix=arguments.get('norm_pix_loss')) if isinstance(arguments, dict) else {}
 
 
-def _from_runner(checkpoint: dict) -> dict[str, object]:
+def _from_runner(checkpoint: dict) -> dict[str, Any]:
     """Returns the settings in the config that a Runner stores as text."""
     meta = checkpoint.get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
@@ -109,5 +110,8 @@ def _keywords(text: str) -> Iterator[tuple[str, object]]:
         if getattr(statement.targets[0], 'id', None) != 'model':
             continue
         for node in ast.walk(statement):
-            if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            if not isinstance(node, ast.keyword) or not isinstance(node.value, ast.Constant):
+                continue
+            # A keyword without a name is an unpacked dict, **kwargs.
+            if node.arg is not None:
                 yield node.arg, node.value.value

@@ -59,8 +59,9 @@ class Version:
 
     def is_same(self, other: Version | None) -> bool:
         """Returns whether another answer described the same content."""
-        known = other is not None and self.is_known()
-        return known and (self.etag, self.modified) == (other.etag, other.modified)
+        if other is None or not self.is_known():
+            return False
+        return (self.etag, self.modified) == (other.etag, other.modified)
 
 
 class IncompleteError(OSError):
@@ -91,7 +92,7 @@ def receive_all(url: str, content: BinaryIO, cached: Version | None) -> Version:
         try:
             with _open(url, cached, partial, content.tell()) as answer:
                 # 206 continues the content; any other status starts it again.
-                if answer.status != 206:
+                if partial is None or answer.status != 206:
                     content.seek(0)
                     content.truncate()
                     partial = Version.of(url, answer.headers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ _BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
-def _ordered_dict(items: object = ()) -> OrderedDict:
+def _ordered_dict(items: Any = ()) -> OrderedDict:
     """Builds an OrderedDict from pairs."""
     are_pairs = type(items) in (tuple, list) and all(
         type(item) in (tuple, list) and len(item) == 2 for item in items
@@ -30,12 +31,12 @@ def _ordered_dict(items: object = ()) -> OrderedDict:
     return OrderedDict((checked_key(key), value) for key, value in items)
 
 
-def _default_dict(default: object = None) -> dict:
+def _default_dict(default: Any = None) -> dict:
     """Builds a dict in place of a defaultdict, whose default could be any function."""
     return {}
 
 
-def _counter(counts: object = None) -> Counter:
+def _counter(counts: Any = None) -> Counter:
     """Builds a Counter."""
     counts = {} if counts is None else counts
     if type(counts) is not dict or not all(type(count) is int for count in counts.values()):
@@ -43,21 +44,21 @@ def _counter(counts: object = None) -> Counter:
     return Counter(counts)
 
 
-def _set(items: object = ()) -> set:
+def _set(items: Any = ()) -> set:
     """Builds a set."""
     if type(items) not in (tuple, list):
         raise ValueError('a set in it is not made from a list')
     return set(map(checked_key, items))
 
 
-def _bytes(text: object = '', encoding: object = 'latin1') -> bytes:
+def _bytes(text: Any = '', encoding: Any = 'latin1') -> bytes:
     """Builds bytes, which old protocols write as text."""
     if type(text) is not str or type(encoding) is not str or encoding != 'latin1':
         raise ValueError('a string of bytes in it is written in an unknown way')
     return text.encode('latin1')
 
 
-def _complex(real: object, imaginary: object) -> complex:
+def _complex(real: Any, imaginary: Any) -> complex:
     """Builds a complex number."""
     if type(real) is not float or type(imaginary) is not float:
         raise ValueError('a complex number in it is not made of numbers')
@@ -67,7 +68,7 @@ def _complex(real: object, imaginary: object) -> complex:
 def _namespace() -> Unfinished:
     """Builds a dict in place of an ``argparse.Namespace``."""
 
-    def finish(state: object) -> dict:
+    def finish(state: Any) -> dict:
         if type(state) is not dict or not all(type(name) is str for name in state):
             raise ValueError('the names of arguments in it are not strings')
         return state
@@ -75,7 +76,7 @@ def _namespace() -> Unfinished:
     return Unfinished(finish)
 
 
-def _method(owner: object, name: object) -> Name:
+def _method(owner: Any, name: Any) -> Name:
     """Returns the name of a statistic, which a HistoryBuffer pickles as a call of ``getattr``."""
     if type(owner) is not Name or type(name) is not str:
         raise RefusedName('builtins.getattr')
@@ -87,7 +88,7 @@ def _method(owner: object, name: object) -> Name:
 def _history_buffer() -> Unfinished:
     """Builds a dict in place of a HistoryBuffer."""
 
-    def finish(state: object) -> dict:
+    def finish(state: Any) -> dict:
         if type(state) is not dict:
             raise ValueError('a HistoryBuffer in it has no content')
         return dict(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -24,8 +24,8 @@ _MAX_INSTRUCTIONS = 5_000_000
 
 
 def read_pickle(
-    stream: BinaryIO, makers: Makers, load_storage: Callable[[tuple], object] | None = None
-) -> object:
+    stream: BinaryIO, makers: Makers, load_storage: Callable[[tuple], Any] | None = None
+) -> Any:
     """Reads one pickle; ``stream`` is then at its end.
 
     Args:
@@ -49,14 +49,14 @@ def read_pickle(
 class _Machine:
     """The machine that executes a pickle: its stack, the marks on the stack, and the memo."""
 
-    def __init__(self, makers: Makers, load_storage: Callable[[tuple], object] | None) -> None:
+    def __init__(self, makers: Makers, load_storage: Callable[[tuple], Any] | None) -> None:
         self.makers = makers
         self.load_storage = load_storage
-        self.stack: list[object] = []
-        self.below_marks: list[list[object]] = []
-        self.memo: dict[int, object] = {}
+        self.stack: list[Any] = []
+        self.below_marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
 
-    def run(self, stream: BinaryIO) -> object:
+    def run(self, stream: BinaryIO) -> Any:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number > _MAX_INSTRUCTIONS:
                 raise ValueError('it has too many instructions')
@@ -72,11 +72,11 @@ class _Machine:
             raise ValueError('it leaves values on the stack')
         return self.stack[0]
 
-    def pop_to_mark(self) -> list[object]:
+    def pop_to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below_marks.pop()
         return items
 
-    def mark(self, _: object) -> None:
+    def mark(self, _: Any) -> None:
         self.below_marks.append(self.stack)
         self.stack = []
 
@@ -85,26 +85,26 @@ class _Machine:
         if type(value) is Unfinished:
             value.places.append(place)
 
-    def memoize(self, _: object) -> None:
+    def memoize(self, _: Any) -> None:
         self.put(len(self.memo))
 
     def get(self, place: int) -> None:
         self.stack.append(self.memo[place])
 
-    def empty_list(self, _: object) -> None:
+    def empty_list(self, _: Any) -> None:
         self.stack.append([])
 
-    def empty_dict(self, _: object) -> None:
+    def empty_dict(self, _: Any) -> None:
         self.stack.append({})
 
-    def empty_set(self, _: object) -> None:
+    def empty_set(self, _: Any) -> None:
         self.stack.append(set())
 
-    def frozen_set(self, _: object) -> None:
+    def frozen_set(self, _: Any) -> None:
         members = frozenset(map(checked_key, self.pop_to_mark()))
         self.stack.append(members)
 
-    def tuple_to_mark(self, _: object) -> None:
+    def tuple_to_mark(self, _: Any) -> None:
         items = tuple(self.pop_to_mark())
         self.stack.append(items)
 
@@ -112,29 +112,29 @@ class _Machine:
         items = [self.stack.pop() for _ in range(length)]
         self.stack.append(tuple(reversed(items)))
 
-    def append(self, _: object) -> None:
+    def append(self, _: Any) -> None:
         item = self.stack.pop()
         self.target(list).append(item)
 
-    def append_to_mark(self, _: object) -> None:
+    def append_to_mark(self, _: Any) -> None:
         items = self.pop_to_mark()
         self.target(list).extend(items)
 
-    def add_to_mark(self, _: object) -> None:
+    def add_to_mark(self, _: Any) -> None:
         items = self.pop_to_mark()
         self.target(set).update(map(checked_key, items))
 
-    def set_item(self, _: object) -> None:
+    def set_item(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.target(dict, OrderedDict)[checked_key(key)] = value
 
-    def set_to_mark(self, _: object) -> None:
+    def set_to_mark(self, _: Any) -> None:
         items = self.pop_to_mark()
         target = self.target(dict, OrderedDict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[checked_key(key)] = value
 
-    def target(self, *kinds: type) -> object:
+    def target(self, *kinds: type) -> Any:
         if type(self.stack[-1]) not in kinds:
             raise ValueError(
                 f'it adds to a {type(self.stack[-1]).__name__} as to a {kinds[0].__name__}'
@@ -145,11 +145,11 @@ class _Machine:
         module, _, name = argument.partition(' ')
         self.push_name(module, name)
 
-    def name_from_stack(self, _: object) -> None:
+    def name_from_stack(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         self.push_name(module, name)
 
-    def push_name(self, module: object, name: object) -> None:
+    def push_name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise ValueError('a name in it is not a string')
         path = f'{_TODAY.get(module, module)}.{name}'
@@ -158,7 +158,7 @@ class _Machine:
         value = self.makers[path]
         self.stack.append(value if type(value) is torch.dtype else Name(path))
 
-    def call(self, _: object) -> None:
+    def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Name or type(arguments) is not tuple:
             raise ValueError('it calls something that is not a name')
@@ -170,7 +170,7 @@ class _Machine:
         except TypeError:
             raise ValueError(f'{function.path} has other arguments than in checkpoints') from None
 
-    def build(self, _: object) -> None:
+    def build(self, _: Any) -> None:
         state, value = self.stack.pop(), self.stack.pop()
         if type(value) is OrderedDict:
             set_metadata(value, checked_metadata(state))
@@ -184,7 +184,7 @@ class _Machine:
             raise ValueError(f'it sets attributes of a {type(value).__name__}')
         self.stack.append(value)
 
-    def persistent(self, _: object) -> None:
+    def persistent(self, _: Any) -> None:
         if self.load_storage is None:
             raise ValueError('it refers to tensors where there are none')
         self.stack.append(self.load_storage(self.stack.pop()))
@@ -205,7 +205,7 @@ _DATA = {
     *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'SHORT_BINSTRING', 'BINSTRING'),
 }
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
-_INSTRUCTIONS: dict[str, Callable[[_Machine, object], None]] = {
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     'MARK': _Machine.mark,
     **dict.fromkeys(('BINPUT', 'LONG_BINPUT'), _Machine.put),
     **dict.fromkeys(('BINGET', 'LONG_BINGET'), _Machine.get),

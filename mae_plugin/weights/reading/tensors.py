@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,13 +111,13 @@ def _tensor_with_attributes(function, kind, arguments, state) -> Tensor:
 def _refuses(what: str) -> Callable:
     """Returns a function that refuses tensors of another kind than dense ones."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: Any) -> None:
         raise ValueError(f'it holds a {what} tensor, where dense ones belong')
 
     return refuse
 
 
-_TENSORS = {
+_TENSORS: dict[str, Callable] = {
     'torch._utils._rebuild_tensor': _tensor,
     'torch._utils._rebuild_tensor_v2': _tensor_v2,
     'torch._utils._rebuild_tensor_v3': _tensor_v3,
@@ -168,14 +169,14 @@ STORAGES = {
 """The dtypes of storages by their names in a pickle; uint8 for storages without a dtype."""
 
 
-def _size(lengths: object) -> torch.Size:
+def _size(lengths: Any) -> torch.Size:
     """Builds a shape."""
     if type(lengths) not in (tuple, list) or not all(type(length) is int for length in lengths):
         raise ValueError('a shape in it is not made of integers')
     return torch.Size(lengths)
 
 
-def _device(kind: object, index: object = None) -> torch.device:
+def _device(kind: Any, index: Any = None) -> torch.device:
     """Builds a device."""
     if type(kind) is not str or type(index) not in (int, type(None)):
         raise ValueError('a device in it is not a string')

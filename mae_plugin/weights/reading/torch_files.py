@@ -11,7 +11,8 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from io import BufferedReader
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,10 +28,10 @@ _BAD_STORAGE = 'a storage in it is not described as torch describes it'
 # machine.
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
-Device = str | torch.device | None
+Device: TypeAlias = str | torch.device | None
 
 
-def read_torch_file(path: str | os.PathLike, device: Device = None) -> object:
+def read_torch_file(path: str | os.PathLike, device: Device = None) -> Any:
     """Reads a file of ``torch.save``: tensors, arrays, numbers, strings and containers of them.
 
     Args:
@@ -77,7 +78,7 @@ def short_errors(name: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f'{name} is not a readable checkpoint, or incomplete: {reason}') from None
 
 
-def _open(file: BinaryIO) -> _Archive | _Legacy:
+def _open(file: BufferedReader) -> _Archive | _Legacy:
     """Returns the reader of a file's format."""
     is_archive = file.read(4) == b'PK\x03\x04'
     file.seek(0)
@@ -90,7 +91,7 @@ class _Archive:
     It has a pickle, and a record of bytes for each storage.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         self.size = os.fstat(file.fileno()).st_size
         self.zip = zipfile.ZipFile(file)
         records = self.zip.infolist()
@@ -113,7 +114,7 @@ class _Archive:
             raise ValueError('it is a TorchScript program')
         self.unread = dict(self.records)
 
-    def read(self, device: torch.device) -> object:
+    def read(self, device: torch.device) -> Any:
         """Returns the value in the file."""
         has_order = f'{self.prefix}byteorder' in self.records
         if has_order and bytes(self._bytes('byteorder')) != b'little':
@@ -178,11 +179,11 @@ class _Legacy:
     It is a row of pickles, followed by the bytes of the storages.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         self.file = file
         self.size = os.fstat(file.fileno()).st_size
 
-    def read(self, device: torch.device) -> object:
+    def read(self, device: torch.device) -> Any:
         """Returns the value in the file."""
         start = self._skip_header()
         lengths: dict[str, int] = {}
@@ -261,7 +262,7 @@ class _Storages:
         self.itemsizes: dict[str, int] = {}
         self._storages: dict[str, Storage] = {}
 
-    def load(self, identity: object) -> Storage:
+    def load(self, identity: Any) -> Storage:
         """Returns the storage of a persistent id.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,11 @@ class Unfinished:
         places: positions of the value in the memo.
     """
 
-    finish: Callable[[object], object]
+    finish: Callable[[Any], Any]
     places: list[int] = field(default_factory=list)
 
 
-def checked_key(key: object) -> object:
+def checked_key(key: Any) -> Any:
     """Returns a key of a dict or a member of a set.
 
     Raises:
@@ -72,9 +73,9 @@ def checked_key(key: object) -> object:
     return key
 
 
-def checked_metadata(state: object) -> OrderedDict[str, dict]:
+def checked_metadata(state: Any) -> OrderedDict[str, dict]:
     """Returns the notes of modules beside a state dict, ``_metadata``; refuses other attributes."""
-    notes = state.get('_metadata') if type(state) is dict and len(state) == 1 else None
+    notes: Any = state.get('_metadata') if type(state) is dict and len(state) == 1 else None
     if type(notes) not in (dict, OrderedDict):
         raise ValueError('it sets attributes of an OrderedDict')
     if not all(type(name) is str and type(note) is dict for name, note in notes.items()):
@@ -101,11 +102,11 @@ _VALUES = frozenset(
 _CONTAINERS = (list, tuple, set, frozenset, dict, OrderedDict, Counter)
 
 
-def check_plain(value: object) -> None:
+def check_plain(value: Any) -> None:
     """Raises ValueError if a value holds anything but data, is too deep or contains itself."""
     known: dict[int, tuple[int, int]] = {}
 
-    def measure(value: object, depth: int) -> tuple[int, int]:
+    def measure(value: Any, depth: int) -> tuple[int, int]:
         """Returns the number of values in a value, and the depth of its deepest one."""
         kind = type(value)
         if kind in _VALUES or issubclass(kind, np.generic):
