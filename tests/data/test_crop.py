@@ -1,15 +1,12 @@
 """The training crop equals torchvision's on Pillow's pixels; bad files are skipped."""
 
 import io
-import logging
 
 import numpy as np
 import pytest
 import torch
 from mae_plugin.data import LoadCenterCrop, LoadRandomCrop
-from mae_plugin.data.resize import resize
 from mmengine.dataset import default_collate
-from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
@@ -120,30 +117,6 @@ def test_reduced_decoding():
     assert 0 < np.abs(reduced['img'].astype(int) - whole['img']).mean() < 3
 
 
-def test_resizes_any_type_and_number_of_channels():
-    """Against Pillow's float resize, band by band."""
-    random = np.random.default_rng(0)
-
-    def pillows(image: np.ndarray) -> np.ndarray:
-        bands = [Image.fromarray(band.astype(np.float32)) for band in image.transpose(2, 0, 1)]
-        return np.stack(
-            [np.asarray(band.resize((24, 16), Image.Resampling.BICUBIC)) for band in bands], axis=-1
-        )
-
-    bands = random.random((40, 56, 5), dtype=np.float32)
-    np.testing.assert_allclose(resize(bands, (16, 24)), pillows(bands), atol=1e-5)
-    deep = (bands * 65535).astype(np.uint16)
-    out = resize(deep, (16, 24))
-    assert out.dtype == np.uint16 and np.abs(out - pillows(deep)).max() <= 0.55
-    extremes = np.where(random.random((40, 56, 1)) < 0.5, 0, 65535).astype(np.uint16)
-    assert resize(extremes, (80, 112)).max() == 65535
-    same = resize(deep, (40, 56))
-    assert np.array_equal(same, deep) and not np.shares_memory(same, deep)
-    assert np.array_equal(
-        resize(deep[:, ::-1], (16, 24)), resize(np.ascontiguousarray(deep[:, ::-1]), (16, 24))
-    )
-
-
 def test_several_crops_of_one_decode(monkeypatch):
     import simplejpeg
 
@@ -221,18 +194,6 @@ def folder(tmp_path):
     return tmp_path, dataset
 
 
-@pytest.fixture
-def log():
-    """The lines of the plugin's log."""
-    logger = MMLogger.get_current_instance()
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
-
-
 def test_faults_are_skipped_counted_and_said_once(folder, log):
     path, dataset = folder
     for _ in range(2):
@@ -292,27 +253,3 @@ def test_evaluation_names_the_file(folder, name):
     )
     with pytest.raises(kind, match=f'{path / name} {reason}'):
         crop.transform(dict(img_path=str(path / name)))
-
-
-def test_bool_pixels_are_resized_to_what_most_of_them_are():
-    """All of them became True, like floats above 0."""
-    half = np.zeros((40, 40, 1), bool)
-    half[:, 20:] = True
-    for size in ((20, 20), (80, 60)):
-        out = resize(half, size)
-        expected = np.broadcast_to((np.arange(size[1]) >= size[1] // 2)[None, :, None], (*size, 1))
-        assert out.dtype == bool
-        np.testing.assert_array_equal(out, expected)
-
-
-@pytest.mark.parametrize('dtype', ['int32', 'uint32', 'int64', 'uint64'])
-def test_integers_of_many_bits_keep_their_values(dtype):
-    """float32 has 24 bits: the largest uint32 and int64 became 0 and the smallest number."""
-    limits = np.iinfo(dtype)
-    for value in (limits.min, 2**24 + 1, limits.max):
-        out = resize(np.full((8, 8, 2), value, dtype), (4, 6))
-        assert out.dtype == dtype
-        # Within the 53 bits of float64, and the rounding of its sums.
-        assert all(
-            abs(int(pixel) - int(value)) <= abs(int(value)) >> 50 for pixel in out.reshape(-1)
-        )

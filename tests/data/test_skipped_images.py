@@ -1,9 +1,7 @@
 """Special files, names that are not text, too many open files, and the share of skipped images."""
 
-import errno
 import json
 import os
-import resource
 import runpy
 import sys
 from types import SimpleNamespace
@@ -14,44 +12,17 @@ import torch
 from mae_plugin import apis
 from mae_plugin.analysis.features import save_features
 from mae_plugin.cli import launch
-from mae_plugin.data import IndexedImages, LoadCenterCrop, skipped_images
-from mae_plugin.data.collate import CheckedCollate
+from mae_plugin.data import IndexedImages, skipped_images
 from mae_plugin.data.skipped_images import SkippedImages, exceeds_share
-from mae_plugin.data.sources import open_files as files_module
-from mae_plugin.data.sources.open_files import OpenFiles, read_file
 from mae_plugin.engine.loops.sampler import ResumableSampler, SeededDataset
-from mae_plugin.engine.loops.train import _with_addresses
-from mae_plugin.utils.printable import printable
-from mmpretrain.structures import DataSample
 
 from ..conftest import ROOT, write_jpegs
-from .test_crop import log  # noqa: F401  (a fixture)
-from .test_indexed_images import names, pack
+from .test_indexed_images import names
 
 TRAIN = [dict(type='LoadRandomCrop', scale=16)]
 
 
-def test_what_is_no_regular_file_is_not_read(tmp_path):
-    """Opening a FIFO waited for a writer forever."""
-    os.mkfifo(tmp_path / 'x.jpg')
-    (tmp_path / 'terminal.jpg').symlink_to('/dev/tty')
-    (tmp_path / 'zeros.jpg').symlink_to('/dev/zero')
-    for name in ('x.jpg', 'zeros.jpg'):
-        with pytest.raises(ValueError, match='not a regular file'):
-            read_file(str(tmp_path / name))
-        with pytest.raises(
-            ValueError, match=f'{name} cannot be read as an image: it is not a regular file'
-        ):
-            LoadCenterCrop(16).transform(dict(img_path=str(tmp_path / name)))
-    with pytest.raises((ValueError, OSError)):
-        read_file(str(tmp_path / 'terminal.jpg'))
-    with pytest.raises(IsADirectoryError):
-        read_file(str(tmp_path))
-    with pytest.raises(ValueError, match='neither a folder nor a regular file'):
-        IndexedImages(str(tmp_path / 'x.jpg'), index_dir=str(tmp_path))
-
-
-def test_names_that_are_not_utf8(tmp_path, log):  # noqa: F811
+def test_names_that_are_not_utf8(tmp_path, log):
     """Skipping a damaged image of such a name ended training; every report accepts it now."""
     root = tmp_path / 'in'
     write_jpegs(root, 12)
@@ -69,12 +40,6 @@ def test_names_that_are_not_utf8(tmp_path, log):  # noqa: F811
             pytest.importorskip('pyarrow')
         save_features(tmp_path / f'features.{ending}', np.zeros((13, 2), np.float32), files)
     assert np.load(tmp_path / 'features.npz')['files'][-1] == f'{root}/caf\\xe9.jpg'
-
-
-def test_printable():
-    assert printable('Ünï/日本.jpg') == 'Ünï/日本.jpg'
-    assert printable(os.fsdecode(b'caf\xe9/\xc3\xbc.jpg')) == 'caf\\xe9/ü.jpg'
-    assert printable('lone \ud800') == 'lone \\ud800'
 
 
 def run_here(monkeypatch, tool: str, *arguments: object) -> None:
@@ -116,77 +81,6 @@ def test_names_that_look_like_markup_in_reconstruct(tmp_path, monkeypatch, capsy
     run_here(monkeypatch, 'reconstruct.py', 'name', 'None', 'x.jpg', '--out', tmp_path)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ('a[/b]c.jpg', 'red]x:smile:.jpg', 'caf\\xe9.jpg'))
-
-
-def test_more_tar_files_than_descriptors(tmp_path):
-    """The last of 1,100 were skipped as damaged images."""
-    write_jpegs(tmp_path / 'in', 1)
-    shards = tmp_path / 'shards'
-    shards.mkdir()
-    content = pack(tmp_path / 'in', tmp_path / 'a.tar').read_bytes()
-    for i in range(150):
-        (shards / f'{i:03d}.tar').write_bytes(content)
-    dataset = IndexedImages(str(shards), index_dir=str(tmp_path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir('/proc/self/fd')))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 100, hard))
-    try:
-        infos = [dataset.get_data_info(i) for i in range(150)]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    image = (tmp_path / 'in' / '000.jpg').read_bytes()
-    assert all(info.get('img_bytes') == image for info in infos)
-
-
-def test_open_files_are_bounded(tmp_path):
-    """The files used last stay open; a forked process has its own."""
-    for i in range(5):
-        (tmp_path / str(i)).write_bytes(f'file {i}'.encode())
-    files = OpenFiles(limit=3)
-    assert [files.read(str(tmp_path / str(i)), 5, 1) for i in range(5)] == [
-        b'0',
-        b'1',
-        b'2',
-        b'3',
-        b'4',
-    ]
-    assert list(files._opened) == [str(tmp_path / str(i)) for i in (2, 3, 4)]
-    files.read(str(tmp_path / '2'), 0, 1)
-    child = os.fork()
-    if child == 0:
-        right = [files.read(str(tmp_path / str(i)), 5, 1) for i in range(5)] == [
-            b'0',
-            b'1',
-            b'2',
-            b'3',
-            b'4',
-        ]
-        os._exit(0 if right else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert files.read(str(tmp_path / '0'), 5, 1) == b'0' and len(files) == 3
-    assert list(files._opened) == [str(tmp_path / str(i)) for i in (4, 2, 0)]
-    descriptors = list(files._opened.values())
-    del files
-    for descriptor in descriptors:
-        with pytest.raises(OSError):
-            os.fstat(descriptor)
-
-
-@pytest.mark.parametrize('packed', [False, True])
-def test_no_descriptor_is_no_broken_image(tmp_path, monkeypatch, packed):
-    write_jpegs(tmp_path / 'in', 2)
-    source = pack(tmp_path / 'in', tmp_path / 'a.tar') if packed else tmp_path / 'in'
-    dataset = IndexedImages(str(source), index_dir=str(tmp_path), pipeline=TRAIN)
-
-    def refuse(path, flags):
-        raise OSError(errno.EMFILE, 'Too many open files', path)
-
-    monkeypatch.setattr(files_module, '_open', refuse)
-    with pytest.raises(
-        RuntimeError, match=r'because too many files are open; raise the limit \(ulimit -n\)'
-    ):
-        dataset[0]
-    assert dataset.pipeline.transforms[0].skipped.skipped == 0
 
 
 def ended(share: float, images: int, seed: int) -> int | None:
@@ -265,35 +159,3 @@ def test_the_limits_of_shares():
     assert exceeds_share(1, 1000, 0.0) and not exceeds_share(0, 1000, 0.0)
     assert not exceeds_share(1000, 1000, 1.0)
     assert not exceeds_share(100_000, 1_000_000, 0.1) and exceeds_share(102_000, 1_000_000, 0.1)
-
-
-def sample(path: str, *shape: int, dtype: torch.dtype = torch.uint8) -> dict:
-    return dict(
-        inputs=torch.zeros(shape, dtype=dtype),
-        data_samples=DataSample(metainfo=dict(img_path=path)),
-    )
-
-
-@pytest.mark.parametrize('kind', ['default_collate', 'pseudo_collate'])
-def test_images_that_do_not_go_together(kind):
-    """torch's error was only that it cannot stack them."""
-    collate = CheckedCollate(dict(type=kind))
-    assert len(collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8)])['inputs']) == 2
-    with pytest.raises(
-        ValueError, match=r'a\.tif has the shape \(3, 8, 8\) .*, c\.tif has the shape \(4, 8, 8\)'
-    ):
-        collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8), sample('c.tif', 4, 8, 8)])
-    with pytest.raises(
-        ValueError, match=r'a\.tif .* and torch\.uint8, b\.tif .* and torch\.float32'
-    ):
-        collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8, dtype=torch.float32)])
-    # The training loops check the images for any collate function of the config.
-    config = dict(dataset=dict(), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=kind))
-    built = _with_addresses(config, 0, False, SimpleNamespace(accumulate=1, total=1))['collate_fn']
-    assert isinstance(built, CheckedCollate) and built.collate.func is collate.collate.func
-    if kind == 'default_collate':
-        with pytest.raises(
-            ValueError,
-            match=r'a\.tif has the shape \(3, 8, 8\) .*, b\.tif has the shape \(3, 9, 8\)',
-        ):
-            collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 9, 8)])

@@ -26,7 +26,6 @@ from mae_plugin.data.sources.tars import scan_tar
 from PIL import Image
 
 from ...conftest import write_jpegs
-from ..test_crop import log  # noqa: F401  (a fixture)
 from ..test_indexed_images import labels, names
 from ..test_prepare import contents
 
@@ -192,7 +191,7 @@ def big_tar(path: Path) -> int:
         'two in one',
     ],
 )
-def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, end):  # noqa: F811
+def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, end):
     """All these silently gave the images up to the damage, here and in prepare."""
     path = tmp_path / 'a.tar'
     at = big_tar(path)
@@ -248,7 +247,7 @@ def test_no_damage_of_a_tar_file_goes_unsaid(tmp_path, format):
         assert len(content) >= end + 512 or scan.left_out.notes()
 
 
-def test_prepare_lists_what_is_left_out(tmp_path, log):  # noqa: F811
+def test_prepare_lists_what_is_left_out(tmp_path, log):
     path = tmp_path / 'a.tar'
     at = big_tar(path)
     whole = path.read_bytes()
@@ -286,7 +285,7 @@ def test_images_beside_tar_files_are_refused(tmp_path):
     assert find_images(tmp_path / 'in') == [tmp_path / 'in/deep/000.jpg']
 
 
-def test_tar_files_of_other_names(tmp_path, log):  # noqa: F811
+def test_tar_files_of_other_names(tmp_path, log):
     """A.TAR is read, compressed files are reported, a pipe of such a name does not hang."""
     make_tar(tmp_path / 'in.TAR', {'1.jpg': b'one'})
     shards = tmp_path / 'shards'
@@ -305,7 +304,7 @@ def test_tar_files_of_other_names(tmp_path, log):  # noqa: F811
         IndexedImages(str(shards), index_dir=str(tmp_path))
 
 
-def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):  # noqa: F811
+def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):
     """An empty b changed c from 2 to 1; prepared tar files keep it too."""
     write_jpegs(tmp_path / 'jpeg', 1)
     image = (tmp_path / 'jpeg' / '000.jpg').read_bytes()
@@ -335,7 +334,7 @@ def test_a_folder_without_images_keeps_its_number(tmp_path, kind, log):  # noqa:
         assert labels(given) == [2, 1, 0]
 
 
-def test_folders_that_cannot_be_read(tmp_path, monkeypatch, log):  # noqa: F811
+def test_folders_that_cannot_be_read(tmp_path, monkeypatch, log):
     """One of them ended the whole scan; an unreadable root still does."""
     root = make_folder(
         tmp_path / 'in', {'a/1.jpg': b'one', 'locked/2.jpg': b'two', 'z/3.jpg': b'three'}
