@@ -7,7 +7,8 @@ MINUTES ?= 5
 OUT     ?= work_dirs/demo
 JOBS    ?= 2
 
-# Every package of a stack is pinned, so nothing is resolved. torch then installs the CUDA libraries that it pins itself.
+# Every package of a stack is pinned, so nothing is resolved. torch then installs the CUDA
+# libraries that it pins itself.
 define install_stack
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -17,7 +18,8 @@ define install_stack
 	touch $(1)/.ready
 endef
 
-# The tests of one file share trained models, so they run in one process. Each process uses one thread.
+# The tests of one file share trained models, so they run in one process. Each process uses one
+# thread.
 define pytest
 	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(JOBS) --dist loadscope -m "$(2)" $(3)
 endef
@@ -66,7 +68,8 @@ format: env
 coverage: env
 	$(call pytest,.venv,not slow,--cov --cov-report=term)
 
-# Any warning fails the build: a broken link, a missing heading, a page outside the navigation, a malformed docstring.
+# Any warning fails the build: a broken link, a missing heading, a page outside the navigation, a
+# malformed docstring.
 docs: .venv/.docs
 	.venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
