@@ -116,7 +116,7 @@ def register_loaders() -> None:
 
 
 def _check_parts(checkpoint: dict, filename: str) -> None:
-    """Raises ValueError if a part of a checkpoint of mmengine is not a dict, as mmengine assumes."""
+    """Raises ValueError if a part of a checkpoint that mmengine uses as a dict is not one."""
     if 'state_dict' not in checkpoint:
         return
     for name in ('state_dict', 'meta', 'message_hub'):

@@ -212,7 +212,7 @@ def test_a_history_that_is_none(tmp_path, changes):
     torch.save(dict(message_hub=dict(log_scalars=dict(loss=history))), tmp_path / 'c.pth')
     with pytest.raises(
         ValueError,
-        match=r'c\.pth is not a checkpoint.*: the history of loss in its message hub is not',
+        match=r'c\.pth is not a readable checkpoint.*: the history of loss in its message hub is not',
     ):
         load_from_local(str(tmp_path / 'c.pth'))
 
