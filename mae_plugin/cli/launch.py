@@ -6,7 +6,7 @@ import argparse
 import difflib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -198,7 +198,7 @@ def pretrained_weights(cfg: object, name: str = 'model') -> Iterator[tuple[str, 
     if isinstance(cfg, dict):
         if cfg.get('type') == 'Pretrained':
             yield f'{name}.checkpoint', cfg['checkpoint']
-        parts = cfg.items()
+        parts: Iterable[tuple[object, object]] = cfg.items()
     elif isinstance(cfg, list):
         parts = enumerate(cfg)
     else:
