@@ -28,6 +28,8 @@ os.environ['XDG_CACHE_HOME'] = _CACHE.name
 # The tools import this for the sake of a whole process, which tests that call a tool within theirs
 # are not.
 sys.modules['early_signals'] = ModuleType('early_signals')
+# Tools that run within a process of the tests import their neighbors.
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tools'))
 
 _HANDLERS = {
     number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)

@@ -65,6 +65,7 @@ def staged(target: str | Path, force: bool = False) -> Iterator[Path]:
     """
     target = Path(target)
     check_free([target], force)
+    check_folder(target.parent)
     with _temporary(target, is_folder=True) as folder:
         yield folder / target.name
         written = [file for file in folder.rglob('*') if file.is_file()]
@@ -81,14 +82,20 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def check_free(places: Iterable[Path], force: bool = False) -> None:
-    """Creates the folders of files to write, and checks that nothing is overwritten.
+    """Checks that files can be written and nothing is overwritten, without creating a folder.
 
     Raises:
         ValueError: if one of the places exists, unless ``force``, or its folder cannot be written.
     """
     places = list(places)
     for folder in {place.parent for place in places}:
-        check_folder(folder)
+        # A folder that does not exist yet is created later, in the nearest existing one, so that an
+        # error in between leaves no empty folder.
+        existing = folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if reason := why_not_writable(existing):
+            raise ValueError(f'the folder {folder} cannot be used ({reason}); name another folder')
     for place in places:
         if place.exists() and not force:
             raise ValueError(
@@ -138,7 +145,7 @@ def _publish(places: dict[Path, Path]) -> None:
     for file, place in places.items():
         _sync_file(file)
         if not place.parent.exists():
-            place.parent.mkdir(exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             changed.add(place.parent.parent)
         os.replace(file, place)
         changed.add(place.parent)
