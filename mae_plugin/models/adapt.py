@@ -144,6 +144,7 @@ def compare(
     """
     changes = []
     for part in wanted:
+        # Encoder and decoder are noted separately, so each may have been resized alone.
         known = grid or stored_grid(state_dict, part.prefix)
         changes += _grid_changes(state_dict, part, known)
         changes += _channel_changes(state_dict, part)
@@ -218,6 +219,7 @@ def _grid_changes(
     before = source_grid(tensor.shape[1] - 1, stored, part.grid)
     if before == part.grid:
         return []
+    # The cls token, the first one, has no position and is kept.
     resize = partial(resize_pos_embed, src_shape=before, dst_shape=part.grid, mode=part.mode)
     shape = (len(tensor), 1 + part.grid[0] * part.grid[1], tensor.shape[2])
     return [Change(key, 'patches', before, part.grid, shape, resize)]
@@ -237,6 +239,7 @@ def _channel_changes(state_dict: Mapping[str, Tensor], part: Wanted) -> list[Cha
             shape = (len(tensor), after, *part.patch_size)
             spread = partial(spread_input, channels=after)
             changes.append(Change(key, 'channels', before, after, shape, spread))
+    # The decoder predicts the pixels of a patch with the channels innermost.
     pixels = math.prod(part.patch_size)
     for name in part.keys.prediction:
         key = part.prefix + name

@@ -55,6 +55,7 @@ def read_source(path: str, grid: tuple[int, int] | None = None) -> Source:
     weights = weights_of(checkpoint)
     check_finite(weights, str(path))
     state_dict = to_mmpretrain(weights)
+    # A bare state dict holds nothing else.
     if checkpoint is not weights:
         dropped = sorted(checkpoint.keys() - {'state_dict', 'model', 'config'})
         if dropped:
@@ -99,6 +100,7 @@ def resize(
                 'pixels'
             )
         source.grid = grid
+    # The keys of a missing decoder are skipped.
     wanted = [
         Wanted('backbone.', ENCODER_KEYS, sizes.patch_size, grid, in_channels),
         Wanted('neck.', DECODER_KEYS, sizes.patch_size, grid, in_channels),
@@ -133,6 +135,7 @@ def write_target(
             weights.
     """
     weights = from_mmpretrain(source.state_dict, layout)
+    # Hugging Face's config.json holds the grid; the authors' and timm's files have no place for it.
     if layout == 'mmpretrain':
         weights = with_grid(weights, source.grid)
     with staged(target, force) as path:
@@ -172,6 +175,7 @@ def export_encoder(
         heads = choose_num_heads(sizes.embed_dims, num_heads, source.settings.get('num_heads'))
         with staged(target, force) as path:
             return write_onnx(source.state_dict, sizes, heads, path)
+    # write_target would keep the prefix, which a bare backbone has not.
     if to == 'mmpretrain':
         bare = {key.removeprefix('backbone.'): value for key, value in source.state_dict.items()}
         with staged(target, force) as path:

@@ -39,6 +39,7 @@ def read_folder(folder: str, read_file: Callable[[str], dict]) -> dict:
     state_dict = OrderedDict()
     for file in _weight_files(root):
         state_dict.update(read_file(str(root / file)))
+    # Old folders may lack it; the weights alone are then used.
     config = root / 'config.json'
     settings = _read_json(config) if config.is_file() else {}
     # mmengine passes on the weights alone, and the notes beside them.
@@ -54,6 +55,7 @@ def write_folder(state_dict: dict[str, Tensor], config: dict, folder: Path) -> N
     folder.mkdir()
     write_weights(state_dict, folder / 'model.safetensors', 'hf')
     _write_json(config, folder / 'config.json')
+    # ImageNet's statistics are for RGB; other images need a preprocessor of their own.
     if config['num_channels'] == 3:
         size = config['image_size']
         height, width = (size, size) if isinstance(size, int) else size
@@ -112,6 +114,7 @@ def make_config(
         num_channels=sizes.in_channels,
         qkv_bias=True,
     )
+    # The names of the classes are not stored with weights, but the config has to list some.
     if sizes.num_classes:
         labels = [f'LABEL_{i}' for i in range(sizes.num_classes)]
         config.update(

@@ -51,6 +51,7 @@ def read_checkpoint(filename: str, map_location: Location = None) -> dict:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'there is no checkpoint {filename}')
     device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    # This format cannot hold code, so it is read in the same way from every source.
     if path.endswith('.safetensors'):
         with short_errors(filename):
             return load_file(path)
@@ -78,6 +79,7 @@ def load_from_local(filename: str, map_location: Location = None) -> dict:
     checkpoint = read_checkpoint(filename, map_location)
     with short_errors(filename):
         restore_message_hub(checkpoint)
+    # mmengine would fail with a long traceback, or run the old config.
     if not _trusted:
         _check_parts(checkpoint, filename)
         meta = checkpoint.get('meta')
@@ -101,6 +103,7 @@ def load_from_http(
         URLError: if the content cannot be downloaded.
     """
     cached = fetch(filename, model_dir)
+    # The name of the copy alone would not show where a damaged file came from.
     try:
         return load_from_local(cached, map_location)
     except ValueError as error:

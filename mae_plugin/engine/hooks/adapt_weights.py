@@ -70,8 +70,8 @@ class WeightsFitHook(Hook):
             check_complete(weights, model, source)
         if is_resuming(runner) and (problem := what_is_missing(checkpoint)):
             raise ValueError(
-                f'{source} {problem}, so there is nothing to resume; start from its weights with '
-                f'--cfg-options load_from={source}'
+                f'{source} {problem}, so there is nothing to resume; to start from its weights, do '
+                f'not resume and set load_from={source}'
             )
         # The model's own check of the same weights is skipped.
         mark_checked(weights, model)

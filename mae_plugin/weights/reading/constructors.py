@@ -33,6 +33,7 @@ def _ordered_dict(items: Any = ()) -> OrderedDict:
 
 def _default_dict(default: Any = None) -> dict:
     """Builds a dict in place of a defaultdict, whose default could be any function."""
+    # Its items follow as instructions of their own.
     return {}
 
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mae_plugin.engine import WeightsFitHook
+from mae_plugin.models import adapt, check_weights
 from mmengine.runner import BaseLoop, load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 
@@ -156,3 +158,20 @@ def test_a_classifier_without_its_head_is_not_evaluated(build_tiny):
     # A linear probe may be folded into its linear layer.
     folded = {key: value for key, value in own['state_dict'].items() if not key.startswith('neck.')}
     evaluated(model, dict(state_dict=folded, meta={}))
+
+
+def test_a_checkpoint_is_compared_with_the_model_once(build_tiny, monkeypatch):
+    """The hook's check, which knows the file, replaces the one of the model's load hook."""
+    model, calls = build_tiny(), []
+
+    def compare(*args, **kwargs):
+        calls.append(args)
+        return adapt.compare(*args, **kwargs)
+
+    monkeypatch.setattr(check_weights, 'compare', compare)
+    checkpoint = dict(state_dict=model.state_dict(), meta={})
+    evaluated(model, checkpoint)
+    load_state_dict(model, checkpoint['state_dict'])
+    assert len(calls) == 1
+    load_state_dict(model, model.state_dict())
+    assert len(calls) == 2
