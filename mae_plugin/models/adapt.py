@@ -1,7 +1,7 @@
 """Adapts a state dict to a model for other images: another grid of patches, other channels.
 
-:func:`adapt` is a pure function of a state dict, what is known of the weights, and the sizes that a
-model needs. Load hooks, the Runner's hook and the converter all call it.
+:func:`adapt` is a pure function of a state dict, the grid that it is for, and the sizes that a model
+needs. Load hooks, the Runner's hook and the converter all call it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What is changed in a state dict, and what of the result is not as in the model.
+    """The changes of a state dict, and the remaining differences from the model.
 
     Attributes:
         changes: one entry for each tensor that is adapted.

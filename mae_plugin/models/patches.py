@@ -99,7 +99,7 @@ def fill_from_visible(
 ) -> Tensor:
     """Replaces the values of removed patches by a Gaussian-weighted mean over the visible ones.
 
-    The estimate depends on visible patches alone, so it does not leak what the mask hides.
+    The estimate depends on visible patches alone, so no removed pixel leaks into it.
 
     Args:
         values: (B, L, K), any K numbers per patch; those of visible patches are returned unchanged.

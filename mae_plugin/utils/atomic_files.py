@@ -156,7 +156,7 @@ def _publish(places: dict[Path, Path]) -> None:
 
 @contextmanager
 def _temporary(path: Path, is_folder: bool = False) -> Iterator[Path]:
-    """Yields a new temporary file or folder beside ``path``, and removes what remains of it.
+    """Yields a new temporary file or folder beside ``path``, and removes it at the end.
 
     Its lock shows to other processes that its writer is alive.
     """

@@ -24,7 +24,7 @@ from .stored_settings import grid_of, stored_settings
 
 @dataclass
 class Source:
-    """Weights in mmpretrain's names, and what else their checkpoint holds of the model.
+    """Weights in mmpretrain's names, with the settings of the model that their checkpoint stores.
 
     Attributes:
         content: layout and kind of the weights as they were read.

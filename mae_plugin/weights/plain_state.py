@@ -1,8 +1,8 @@
 """Checkpoints without pickled classes, which ``torch.load(weights_only=True)`` opens anywhere.
 
 mmengine's message hub holds HistoryBuffers and numpy scalars. They are written as tensors and
-numbers. HistoryBuffers are restored from these, or from what :mod:`.reading.constructors` reads in
-mmengine's own checkpoints.
+numbers. HistoryBuffers are restored from these, or from the dicts that
+:mod:`.reading.constructors` builds for mmengine's own checkpoints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks before training that the weights match the model, and adapts what differs in size."""
+"""Checks before training that the weights match the model, and adapts other image sizes."""
 
 from __future__ import annotations
 

@@ -108,11 +108,11 @@ def _tensor_with_attributes(function, kind, arguments, state) -> Tensor:
     return _TENSORS[function.path](*arguments)
 
 
-def _refuses(what: str) -> Callable:
+def _refuses(kind: str) -> Callable:
     """Returns a function that refuses tensors of another kind than dense ones."""
 
     def refuse(*_: Any) -> None:
-        raise ValueError(f'it holds a {what} tensor, where dense ones belong')
+        raise ValueError(f'it holds a {kind} tensor, where dense ones belong')
 
     return refuse
 
