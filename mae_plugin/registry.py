@@ -1,8 +1,14 @@
-"""The one place that touches mmpretrain's registries and model hub."""
+"""Registers the plugin's classes and models in mmpretrain's registries and model hub."""
 
 from __future__ import annotations
 
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.registry import MODEL_WRAPPERS, Registry
+from mmengine.runner import BaseLoop
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import (
     DATASETS,
@@ -14,49 +20,46 @@ from mmpretrain.registry import (
     PARAM_SCHEDULERS,
     TRANSFORMS,
 )
+from torch import nn
 
 from . import data, engine, models
 from .engine.config.files import asset_root
 from .utils._compat.mmpretrain import overriding_hub_models
 
+# The registries of the classes in `data` and `engine`, by base class.
+_REGISTRIES = {
+    BaseDataset: DATASETS,
+    BaseTransform: TRANSFORMS,
+    Hook: HOOKS,
+    BaseLoop: LOOPS,
+    OptimWrapper: OPTIM_WRAPPERS,
+    DefaultOptimWrapperConstructor: OPTIM_WRAPPER_CONSTRUCTORS,
+    LRSchedulerMixin: PARAM_SCHEDULERS,
+    # The Runner looks up model wrappers in mmengine's own registry alone.
+    nn.Module: MODEL_WRAPPERS,
+}
+
 
 def register_all() -> None:
-    """Puts the plugin's classes into mmpretrain's registries and its models into mmpretrain's hub.
+    """Registers the plugin's classes and models in mmpretrain's registries and model hub.
 
     Replaces mmpretrain's ``MAE``, ``MAEViT``, ``MAEPretrainDecoder`` and ``MAEPretrainHead`` and
-    the hub's models of the names in our index; every other entry stays as it was.
+    the hub's models with names in the plugin's index; every other entry is unchanged.
     """
     for name in models.__all__:
         MODELS.register_module(name=name, module=getattr(models, name), force=True)
-    added: dict[Registry, list[type]] = {
-        DATASETS: [data.IndexedImages],
-        HOOKS: [
-            engine.CompileHook,
-            engine.DataFitHook,
-            engine.LeanRuntimeInfoHook,
-            engine.LenientLoggerHook,
-            engine.NaNGuardHook,
-            engine.PreemptionHook,
-            engine.ReconstructionHook,
-            engine.RunLockHook,
-            engine.SafeCheckpointHook,
-            engine.TimeLimitHook,
-            engine.WeightsFitHook,
-        ],
-        LOOPS: [engine.ProbeLoop, engine.ResumableEpochLoop, engine.ResumableIterLoop],
-        OPTIM_WRAPPER_CONSTRUCTORS: [
-            engine.MergedLayerDecayConstructor,
-            engine.MergedOptimWrapperConstructor,
-        ],
-        OPTIM_WRAPPERS: [engine.AutoAmpOptimWrapper],
-        # The Runner looks for wrappers in mmengine's own registry alone.
-        MODEL_WRAPPERS: [engine.FullyShardedModel],
-        PARAM_SCHEDULERS: [engine.WarmupCosineLR],
-        TRANSFORMS: [data.LoadCenterCrop, data.LoadRandomCrop],
-    }
-    for registry, classes in added.items():
-        for cls in classes:
-            registry.register_module(module=cls, force=True)
+    for room in (data, engine):
+        for name in room.__all__:
+            module = getattr(room, name)
+            _registry_of(module).register_module(module=module, force=True)
 
     with overriding_hub_models():
         ModelHub.register_model_index(asset_root() / 'model-index.yml', config_prefix=asset_root())
+
+
+def _registry_of(module: type) -> Registry:
+    """Returns the registry of a class of ``data`` or ``engine``, by its base class."""
+    for base, registry in _REGISTRIES.items():
+        if issubclass(module, base):
+            return registry
+    raise TypeError(f'{module.__name__} has no base class in mae_plugin.registry._REGISTRIES')

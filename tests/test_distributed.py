@@ -87,7 +87,9 @@ def test_bad_days(tmp_path):
     assert job.returncode == 75, rest[-4000:]
     (checkpoint,) = work_dir.glob('*.pth')
     stopped = torch.load(checkpoint, weights_only=True)['meta']
-    assert checkpoint.name == f'iter_{stopped["iter"]}.pth' and stopped['batch'] == [2, 4, 1, 1]
+    total_batch = dict(gpus=2, batch_size=4, accumulate=1, repeats=1)
+    assert checkpoint.name == f'iter_{stopped["iter"]}.pth'
+    assert stopped['mae_plugin']['total_batch'] == total_batch
 
     # A process that dies takes the others along, and the launcher says why.
     job = start(
@@ -105,7 +107,9 @@ def test_bad_days(tmp_path):
     left = ['--resume', *options, f'train_cfg.max_epochs={last}']
     launch('dist_train.sh', PRETRAIN, 1, *folders, *left)
     meta = torch.load(work_dir / f'epoch_{last}.pth', weights_only=True)['meta']
-    assert (meta['epoch'], meta['iter'], meta['batch']) == (last, 4 * last, [1, 4, 2, 1])
+    assert (meta['epoch'], meta['iter']) == (last, 4 * last)
+    total_batch = dict(gpus=1, batch_size=4, accumulate=2, repeats=1)
+    assert meta['mae_plugin']['total_batch'] == total_batch
     assert not checkpoint.exists()
     # Each record's rate is that of its update, whoever made it.
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):

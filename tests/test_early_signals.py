@@ -24,8 +24,8 @@ def is_handled(pid: int, number: int) -> bool:
 @pytest.mark.parametrize(
     ('tool', 'number', 'code', 'said'),
     [
-        ('train.py', signal.SIGTERM, 75, 'train.py: told to stop before the first step\n'),
-        ('train.py', signal.SIGUSR1, 75, 'train.py: told to stop before the first step\n'),
+        ('train.py', signal.SIGTERM, 75, 'train.py: stopped before the first step\n'),
+        ('train.py', signal.SIGUSR1, 75, 'train.py: stopped before the first step\n'),
         ('train.py', signal.SIGINT, 130, 'train.py: interrupted\n'),
         ('reconstruct.py', signal.SIGINT, 130, 'reconstruct.py: interrupted\n'),
         ('torchrun.py', signal.SIGTERM, 75, ''),
@@ -126,6 +126,6 @@ def test_exit_codes_of_workers():
     assert exit_code({75}) == 75 and exit_code({130}) == 130
     # torchrun ends the others by SIGTERM when one has failed.
     assert exit_code({1}) == exit_code({-9, 75}) == exit_code({1, 75}) == exit_code({-10}) == 0
-    launcher['exit_code'].__globals__['_asked'] = 75
+    launcher['exit_code'].__globals__['_requested'] = 75
     assert exit_code({-10, -15}) == exit_code({75, -10}) == 75 and exit_code({-10, 1}) == 0
     assert exit_code({130, 75}) == 130

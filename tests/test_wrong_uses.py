@@ -49,10 +49,10 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
     [
         (
             ['train', '{root}/broken.py'],
-            "broken.py is not Python that can be read: line 1: '(' was never closed",
+            "broken.py has a syntax error in line 1: '(' was never closed",
         ),
         (['train', '{root}/other.py'], '{root}/other.py configures no model'),
-        (['train', '{run}/epoch_1.pth'], '{run}/epoch_1.pth holds weights and is no config'),
+        (['train', '{run}/epoch_1.pth'], '{run}/epoch_1.pth holds weights and is not a config'),
         (['train', NAME[:-1]], f'did you mean {NAME}?'),
         (
             [*TRAIN, '--epochs', '5'],

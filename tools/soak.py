@@ -1,11 +1,11 @@
-"""Kills a training run again and again, resumes it, and compares it with one that was left alone.
+"""Kills a training run many times, resumes it, and compares it with an uninterrupted run.
 
 python tools/soak.py
 
-A tiny MAE on drawn images; SIGKILL hits the run at random moments, while it writes a checkpoint, or
-one of its data-loader workers; SIGTERM asks it to save and to end. Survived means that the next
-start found a whole checkpoint (or none was due yet) and went on; at the end, losses of all steps
-and final weights must be those of the undisturbed run, bit for bit.
+A tiny MAE is trained on generated images. SIGKILL hits the run at random moments, while it writes a
+checkpoint, or one of its data-loader workers; SIGTERM makes it save and end. A kill is survived if
+the next start finds a complete checkpoint (or none was due yet) and continues. At the end, losses
+of all steps and final weights must equal those of the uninterrupted run, bit for bit.
 """
 
 import argparse
@@ -47,11 +47,11 @@ EPOCHS, STEPS_PER_EPOCH, BATCH = 4, 6, 4
 COUNTED = 'losses.txt'
 
 
-class NoteLosses(Hook):
-    """Appends every step's loss, to the last bit, to a file."""
+class RecordLosses(Hook):
+    """Appends the exact loss of every step to a file."""
 
     def before_run(self, runner: Runner) -> None:
-        self._file = open(Path(runner.work_dir, COUNTED), 'a')  # noqa: SIM115  (open as long as the process lives)
+        self._file = open(Path(runner.work_dir, COUNTED), 'a')  # noqa: SIM115  (open until the process ends)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
@@ -60,7 +60,7 @@ class NoteLosses(Hook):
 
 
 def write_images(folder: Path) -> None:
-    """Writes enough smooth random images for a few batches, with some left over."""
+    """Writes smooth random images for a few batches, and one more."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for i in range(STEPS_PER_EPOCH * BATCH + 1):
@@ -69,9 +69,7 @@ def write_images(folder: Path) -> None:
 
 
 def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config:
-    """The pre-training config at a size at which a step takes milliseconds, with a checkpoint at
-    every second.
-    """
+    """Returns a tiny pre-training config with a checkpoint after every second step."""
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(
         {
@@ -98,7 +96,7 @@ def config(images: Path, work_dir: Path, by_epoch: bool, workers: int) -> Config
 
 
 def start(cfg: Config) -> int:
-    """Starts a run in a process of its own; returns its process id."""
+    """Starts a run in a new process; returns its process id."""
     pid = os.fork()
     if pid == 0:
         Path(cfg.work_dir).mkdir(exist_ok=True)
@@ -108,7 +106,7 @@ def start(cfg: Config) -> int:
         failed = 1
         try:
             runner = Runner.from_cfg(cfg)
-            runner.register_hook(NoteLosses())
+            runner.register_hook(RecordLosses())
             runner.train()
             failed = 0
         except SystemExit as ended:
@@ -122,14 +120,22 @@ def start(cfg: Config) -> int:
 
 
 def ended(pid: int) -> int | None:
-    """The exit status of a run that has ended."""
+    """Returns the exit status of a run, or None while it runs."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return status if done else None
 
 
 def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, int]:
-    """Kills a run in one of the ``WAYS`` within ``seconds``; whether it did, and the run's exit
-    status.
+    """Kills a run within ``seconds``.
+
+    Args:
+        pid: process id of the run.
+        way: one of ``WAYS``.
+        work_dir: folder of the run.
+        seconds: length of an uninterrupted run.
+
+    Returns:
+        Whether the run was killed before it ended, and its exit status.
     """
     moment = time.monotonic() + random.uniform(0, seconds)
     while (status := ended(pid)) is None:
@@ -148,7 +154,7 @@ def strike(pid: int, way: str, work_dir: Path, seconds: float) -> tuple[bool, in
 
 
 def losses(work_dir: Path) -> dict[int, set[str]]:
-    """Every loss that was noted for each step, by the first run and by those that resumed."""
+    """Returns all losses of each step, of the first run and of those that resumed."""
     result: dict[int, set[str]] = {}
     for line in (work_dir / COUNTED).read_text().splitlines(keepends=True):
         # A kill may leave half a line.
@@ -158,15 +164,13 @@ def losses(work_dir: Path) -> dict[int, set[str]]:
 
 
 def weights(work_dir: Path) -> dict[str, torch.Tensor]:
-    """The final weights of a run."""
+    """Returns the final weights of a run."""
     path = work_dir / f'iter_{EPOCHS * STEPS_PER_EPOCH}.pth'
     return torch.load(path, weights_only=True)['state_dict']
 
 
 def same(work_dir: Path, reference: Path) -> bool:
-    """Whether two runs gave the same losses at every step and the same final weights, bit for
-    bit.
-    """
+    """Returns whether two runs have the same losses and final weights, bit for bit."""
     ours, theirs = weights(work_dir), weights(reference)
     return (
         losses(work_dir) == losses(reference)
@@ -176,14 +180,15 @@ def same(work_dir: Path, reference: Path) -> bool:
 
 
 def main() -> int:
+    """Kills and resumes runs; returns 0 if nothing was lost."""
     parser = argparse.ArgumentParser(
-        description='Kill training again and again, and see whether anything is lost.'
+        description='Kill training many times, and check whether anything is lost.'
     )
     parser.add_argument('--kills', type=int, default=200, help='number of kills')
     parser.add_argument(
         '--workers', type=int, default=2, help='data-loader workers of the killed runs'
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the moments of the kills')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random moments')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
     args = parser.parse_args()
     random.seed(args.seed)
@@ -222,10 +227,8 @@ def main() -> int:
                 halves += any(work_dir.glob('*.part'))
                 kill = next(kills, None)
             elif status:
-                sys.exit(
-                    'a run did not go on after a '
-                    f'kill:\n{(work_dir / "output.txt").read_text()[-3000:]}'
-                )
+                output = (work_dir / 'output.txt').read_text()[-3000:]
+                sys.exit(f'a run did not continue after a kill:\n{output}')
             else:
                 finished += 1
                 identical += same(work_dir, references[by_epoch])
@@ -233,7 +236,8 @@ def main() -> int:
                 work_dir = folder / f'run-{finished}'
 
     table = Table(
-        title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint every second one; torch {torch.__version__}, CPU'
+        title=f'{EPOCHS * STEPS_PER_EPOCH} steps, a checkpoint after every second one; '
+        f'torch {torch.__version__}, CPU'
     )
     for name in ('SIGKILL, or as named', 'kills', 'survived'):
         table.add_column(name, justify='left' if 'SIGKILL' in name else 'right')
@@ -242,8 +246,7 @@ def main() -> int:
     Console(width=100).print(table)
     print(
         f'{sum(survived.values())} of {sum(struck.values())} kills survived, {halves} of which '
-        'left a half-written '
-        f'checkpoint; {identical} of {finished} runs bit-identical'
+        f'left an incomplete checkpoint; {identical} of {finished} runs bit-identical'
     )
     if args.json:
         figures = dict(

@@ -1,7 +1,7 @@
-"""torchrun that passes requests to stop on to its workers, and ends with their exit code.
+"""Runs torchrun, passes signals to stop on to its workers, and ends with their exit code.
 
-Of its own accord torchrun gives its workers half a minute after SIGTERM, dies of SIGUSR1, and
-always ends with 1.
+torchrun itself gives its workers half a minute after SIGTERM, is killed by SIGUSR1, and always ends
+with 1.
 """
 
 import contextlib
@@ -12,43 +12,41 @@ from pathlib import Path
 from types import FrameType
 
 _INTERRUPTED = 128 + signal.SIGINT
-# The exit code that signals have asked for, 0 if none came.
-_asked = 0
+# The exit code that signals requested; 0 without a signal.
+_requested = 0
 
 
-def tell_workers(number: int, frame: FrameType | None) -> None:
-    """Passes a request to stop on to every worker; ends at once if there is none yet."""
-    global _asked
-    _asked = _INTERRUPTED if number == signal.SIGINT else os.EX_TEMPFAIL
+def signal_workers(number: int, frame: FrameType | None) -> None:
+    """Passes a signal to stop on to every worker; ends at once if there is none yet."""
+    global _requested
+    _requested = _INTERRUPTED if number == signal.SIGINT else os.EX_TEMPFAIL
     workers = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
     if not workers:
-        os._exit(_asked)
+        os._exit(_requested)
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(worker), signal.SIGINT if number == signal.SIGINT else signal.SIGUSR1)
 
 
 def exit_code(codes: set[int]) -> int:
-    """Returns the code to end with after workers that ended with ``codes``; 0 if they ended
-    unasked.
-    """
-    if not _asked:
-        # A worker that ends because another one failed has been told to stop by torchrun, not by a
-        # scheduler.
+    """Returns the exit code after workers with ``codes``; 0 if no signal stopped them."""
+    if not _requested:
+        # torchrun itself stops workers after another one has failed, and then the codes differ.
         return codes.pop() if codes in ({_INTERRUPTED}, {os.EX_TEMPFAIL}) else 0
     for code in (_INTERRUPTED, os.EX_TEMPFAIL):
         if code in codes:
             return code
-    # A worker dies of a signal that comes before it handles any.
-    return _asked if codes <= {-signal.SIGUSR1, -signal.SIGTERM, -signal.SIGINT} else 0
+    # A signal kills a worker that has no handlers yet.
+    return _requested if codes <= {-signal.SIGUSR1, -signal.SIGTERM, -signal.SIGINT} else 0
 
 
 def main() -> None:
+    """Runs torchrun with handlers for signals to stop."""
     os.environ['PET_SIGNALS_TO_HANDLE'] = 'SIGHUP,SIGQUIT'
     handled = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     for number in handled:
-        signal.signal(number, tell_workers)
-    # This takes seconds.
+        signal.signal(number, signal_workers)
+    # Imported here, as importing takes seconds and the handlers must be installed first.
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 

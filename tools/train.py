@@ -18,9 +18,9 @@ from mae_plugin.cli.launch import (
     pretrained_weights,
     replace_pretrained,
 )
+from mae_plugin.engine.config.total_batch import keep_total_batch, set_total_batch
 from mae_plugin.engine.hooks.preemption import ignore_signals
 from mae_plugin.engine.hooks.run_lock import lock_early
-from mae_plugin.engine.loops.total_batch import fit_batch, keep_batch
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,7 +88,7 @@ def main() -> None:
                     'its learning rate; add it to use --auto-scale-lr'
                 )
             cfg.auto_scale_lr.enable = True
-        fit_batch(cfg, args.batch_size, args.accumulate)
+        set_total_batch(cfg, args.batch_size, args.accumulate)
         if args.no_persistent_workers:
             for name in ('train_dataloader', 'val_dataloader'):
                 (cfg.get(name) or {}).pop('persistent_workers', None)
@@ -99,7 +99,7 @@ def main() -> None:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_checkpoint(cfg.get('load_from'), 'to load')
         if args.resume and args.batch_size is None and args.accumulate is None:
-            keep_batch(cfg)
+            keep_total_batch(cfg)
         if args.pretrained:
             replace_pretrained(cfg, args.pretrained)
         for _, path in pretrained_weights(cfg.model):

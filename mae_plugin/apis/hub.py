@@ -25,7 +25,7 @@ from modelindex.models.Model import Model
 from ..analysis.inferencer import path_as_text
 from ..analysis.reconstruction_inferencer import reconstruct_image
 from ..engine.config.files import WEIGHT_ENDINGS, our_configs, read_config
-from ..engine.resume.work_dir import Places
+from ..engine.resume.work_dir import CheckpointPaths
 from ..models import MAE
 from ..utils._compat.mmpretrain import hub_models, load_hub
 from ..weights.loading import read_checkpoint
@@ -58,7 +58,7 @@ def model_at(path: str | Path) -> Model:
 
 def _of_run(folder: Path) -> tuple[Config, str]:
     """Returns the config and the newest readable checkpoint in a work dir."""
-    for weights in Places.of(folder).candidates():
+    for weights in CheckpointPaths.of(folder).candidates():
         try:
             checkpoint = read_checkpoint(str(weights), 'cpu')
         except (ValueError, OSError) as error:

@@ -1,5 +1,6 @@
-"""What the training loop needs beyond mmengine: precision by device, the official schedule, exact
-resuming, speed.
+"""Training loops, hooks, optimizer wrappers, schedules and a model wrapper for mmengine's Runner.
+
+The names in ``__all__`` are registered by ``mae_plugin/registry.py``, each by its base class.
 """
 
 from .hooks.adapt_weights import WeightsFitHook

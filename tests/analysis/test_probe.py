@@ -85,7 +85,7 @@ def test_in_float32(classes):
 
 def process(rank: int, folder: str) -> None:
     """Runs one of two processes, which holds every second feature of a bank of odd size."""
-    from mae_plugin.engine.loops.probe import _everyones, _own
+    from mae_plugin.engine.loops.probe import _all_shares, _without_padding
     from mmengine.dataset import DefaultSampler
 
     torch.set_num_threads(1)
@@ -97,7 +97,7 @@ def process(rank: int, folder: str) -> None:
         numbers, 64, sampler=DefaultSampler(numbers, shuffle=False)
     )
     share = torch.cat(list(loader))
-    own, everyones = _own(share, loader), _everyones(share, loader)
+    own, everyones = _without_padding(share, loader), _all_shares(share, loader)
     bank, labels, queries, _ = features(7)
     linear = LinearClassifier(bank[own], labels[own], 7, tolerance=1e-9)
     neighbours = [knn_predict(bank[own], labels[own], queries, 7, k) for k in (5, 200, 1000)]

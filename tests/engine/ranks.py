@@ -1,4 +1,4 @@
-"""Runs of a tiny MAE whose masks are known, in float64; as a script, those of two processes.
+"""Trains a tiny MAE with known masks in float64; as a script, with two processes.
 
 python -m torch.distributed.run --nproc-per-node 2 -m tests.engine.ranks IMAGES FOLDER
 """
@@ -30,8 +30,8 @@ LR = 1e-3
 class KnownMasks(MAE):
     """An MAE whose mask of an image depends on the image's number alone.
 
-    ``spoil`` says for a step of this rank whether 'loss' or 'gradient' is to be NaN. With
-    ``lacks_data``, up to three quarters of an image's rows hold no data, as its number says.
+    ``spoil`` returns for a step of this rank whether 'loss' or 'gradient' becomes NaN. With
+    ``lacks_data``, up to three quarters of an image's rows hold no data, depending on its number.
     """
 
     spoil = staticmethod(lambda step, rank: None)
@@ -55,9 +55,7 @@ class KnownMasks(MAE):
 
 
 class Notes(Hook):
-    """Notes every step's loss, averaged over ranks, what each rank was given and would draw,
-    messages, and probes.
-    """
+    """Records losses averaged over ranks, inputs, random numbers, all-reduces and probes."""
 
     def __init__(self) -> None:
         self.losses, self.skipped, self.all_reduces = {}, {}, 0
@@ -96,7 +94,7 @@ def train(
     hooks=(),
     **changes,
 ):
-    """Trains for ten updates; returns the notes, the weights and the exit code."""
+    """Trains for ten updates; returns the records, the weights and the exit code."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
     cfg.model = dict(
         tiny_config(), data_preprocessor=cfg.model.data_preprocessor, type='KnownMasks'
@@ -147,9 +145,7 @@ def train(
 
 
 def probe(images: Path) -> dict:
-    """Settings of a probe after every epoch, of the classes that the folders are, with shares that
-    are not equal.
-    """
+    """Returns the settings of a probe after every epoch, with unequal shares of the ranks."""
     pipeline = [dict(type='LoadCenterCrop', scale=32), dict(type='PackInputs')]
     dataset = dict(type='IndexedImages', data_root=str(images), with_label=True, pipeline=pipeline)
     return dict(
@@ -162,7 +158,7 @@ def probe(images: Path) -> dict:
 
 
 def nan_twice(step: int, rank: int) -> str | None:
-    """Gradients of the second process in one step, its loss in another."""
+    """Spoils a gradient of the second process in one step, and its loss in another."""
     return {3: 'gradient', 7: 'loss'}.get(step) if rank == 1 else None
 
 
@@ -171,7 +167,7 @@ def nan_for_good(step: int, rank: int) -> str | None:
 
 
 class SignalAt(Hook):
-    """A scheduler that wants the machine of the second process back."""
+    """Signals the second process as a scheduler does."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -182,9 +178,7 @@ class SignalAt(Hook):
 
 
 def probe_statistics() -> list[dict]:
-    """Each rank's statistics of a BatchNorm that saw another batch, after the hook of the linear
-    probe.
-    """
+    """Returns each rank's BatchNorm statistics after the hook of the linear probe."""
     norm = torch.nn.BatchNorm1d(3, momentum=1.0, affine=False)
     norm(torch.arange(12.0).reshape(4, 3) * (get_rank() + 1))
     for hook in Config.fromfile(ROOT / LINEAR).custom_hooks:

@@ -1,6 +1,4 @@
-"""Two processes do what one does: sums, epochs, skipped updates, requests to stop; with DDP and
-sharded.
-"""
+"""Tests that two processes, with DDP and sharded, train as one does."""
 
 import os
 import subprocess
@@ -25,13 +23,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(folder):
-    """Ten updates of four images in this process."""
+    """Runs ten updates of four images in this process."""
     return train(folder / 'images', folder / 'alone', batch_size=4, **probe(folder / 'classes'))
 
 
 @pytest.fixture(scope='module')
 def found(folder):
-    """What two processes noted in each of their runs."""
+    """Returns the records of two processes in each of their runs."""
     command = [
         sys.executable,
         '-m',
@@ -60,7 +58,7 @@ def distance(one: dict, other: dict) -> float:
 
 
 def test_accumulation_equals_a_larger_batch(folder, alone):
-    """One image four times is four images once: weights, and losses as their mean."""
+    """Compares four times one image with one time four images."""
     notes, weights, _ = train(
         folder / 'images', folder / 'accumulating', batch_size=1, accumulate=4
     )
@@ -73,7 +71,7 @@ def test_accumulation_equals_a_larger_batch(folder, alone):
 
 @pytest.mark.parametrize('name', ['ddp', 'sharded'])
 def test_two_processes_equal_one(found, alone, name):
-    """Two times two images are four; sharded weights come back whole on both."""
+    """Compares two times two images with four; both ranks get whole weights."""
     (run,) = found[name]
     assert run['losses'] == pytest.approx(alone[0].losses, abs=1e-6)
     assert max(distance(weights, alone[1]) for weights in run['weights']) < 1e-6
@@ -93,9 +91,7 @@ def alone_lacking_data(folder):
 
 @pytest.mark.parametrize('name', ['ddp, no data', 'sharded, no data'])
 def test_every_patch_with_data_weighs_the_same(found, alone, alone_lacking_data, name):
-    """Images lack none to three quarters of their rows: means of the ranks' means were off by up to
-    a half.
-    """
+    """Means of the ranks' means were off by up to a half for images with missing rows."""
     assert (
         max(distance(weights, alone_lacking_data) for weights in found[name][0]['weights']) < 1e-6
     )
@@ -114,16 +110,14 @@ def test_accumulated_steps_weigh_by_their_data(folder, alone_lacking_data):
 
 
 def test_no_message_before_the_sum_is_whole(found):
-    """The tiny model's gradients fit into one message: one for each update, however many steps it
-    has.
-    """
+    """Sends one message per update, as the gradients of the tiny model fit into one."""
     assert found['ddp'][0]['all_reduces'] == STEPS
     assert len(found['ddp accumulating'][0]['losses']) == 2 * STEPS
     assert found['ddp accumulating'][0]['all_reduces'] == STEPS
 
 
 def test_no_two_ranks_draw_the_same(found):
-    """Neither images nor, as masks are drawn from, random numbers."""
+    """Compares images and random numbers, from which masks are drawn."""
     for name in ('pixels', 'draws'):
         values = [value for of_rank in found['ddp'][0][name] for value in of_rank]
         assert len(set(values)) == len(values) == 2 * STEPS
@@ -131,9 +125,7 @@ def test_no_two_ranks_draw_the_same(found):
 
 @pytest.mark.parametrize('name', ['ddp', 'sharded'])
 def test_two_processes_probe_as_one(found, alone, name):
-    """Each has its share of a bank of 22 and of 26 queries; both come to the numbers of one
-    process.
-    """
+    """Shares a bank of 22 and 26 queries, with the numbers of one process."""
     assert len(alone[0].probes) == 2
     for probes in found[name][0]['probes']:
         assert probes == alone[0].probes
@@ -142,7 +134,7 @@ def test_two_processes_probe_as_one(found, alone, name):
 
 @pytest.mark.parametrize('name', ['ddp, NaN', 'sharded, NaN'])
 def test_nan_on_one_rank_is_skipped_by_all(found, name):
-    """A gradient in one step and a loss in another, of the second process."""
+    """Spoils a gradient in one step and a loss in another, on the second process."""
     (run,) = found[name]
     assert [step for step, skipped in run['skipped'].items() if skipped] == [3, 7]
     first, second = run['weights']
@@ -153,9 +145,7 @@ def test_nan_on_one_rank_is_skipped_by_all(found, name):
 
 @pytest.mark.parametrize(('name', 'steps'), [('stopped', STEPS), ('sharded, stopped', 2 * STEPS)])
 def test_all_stop_after_the_same_step(found, alone, name, steps):
-    """A signal to one process; resumed sharded after DDP, and with twice the steps an update the
-    other way round.
-    """
+    """Signals one process; resumes sharded after DDP, and the other way with more steps."""
     first, rest = found[name]
     assert first['code'] == 75 and rest['code'] == 0
     stopped = len(first['losses'])
@@ -165,13 +155,11 @@ def test_all_stop_after_the_same_step(found, alone, name, steps):
 
 
 def test_training_ends_when_going_back_does_not_help(folder, found):
-    """From the seventh step on the loss of the second process is NaN: back to the first epoch's
-    end, and then out.
-    """
+    """Rolls back once to the end of the first epoch, and then ends."""
     (run,) = found['NaN for good']
     assert run['code'] == 1
     (log,) = (file.read_text() for file in (folder / 'NaN for good').glob('*/*.log'))
-    assert f'Going back to {folder}/NaN for good/epoch_1.pth, and on with other data' in log
+    assert f'Rolling back to {folder}/NaN for good/epoch_1.pth, to continue with other data' in log
     (end,) = (line for line in log.splitlines() if 'Training ends' in line)
     for part in (
         'at iteration',
@@ -184,7 +172,7 @@ def test_training_ends_when_going_back_does_not_help(folder, found):
 
 
 def test_the_probe_evaluates_with_the_average_of_all_ranks(found):
-    """Columns 0, 3, 6, 9 and on, times one and times two: means 4.5 and 9, variances 15 and 60."""
+    """Columns 0, 3, 6, 9 times one and two: means 4.5 and 9, variances 15 and 60."""
     for statistics in found['BatchNorm']:
         torch.testing.assert_close(statistics['running_mean'], torch.tensor([6.75, 8.25, 9.75]))
         torch.testing.assert_close(statistics['running_var'], torch.full((3,), 37.5))

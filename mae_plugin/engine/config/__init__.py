@@ -1,1 +1,1 @@
-"""Reading configs, and checking their settings before anything is built."""
+"""Reads configs, and checks their settings before anything is built."""

@@ -1,4 +1,4 @@
-"""Finds the config that a path or a name means, reads it, and says in which file an error is."""
+"""Finds and reads configs by path or name, with errors that name the broken file."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from mmengine.config import Config
 from ...utils._compat.mmpretrain import hub_models
 
 _ENDINGS = ('.py', '.yml', '.yaml', '.json')
+# Errors of mmengine for a setting that does not exist.
+_MERGE_ERRORS = (KeyError, TypeError, AttributeError, IndexError, AssertionError, ValueError)
 WEIGHT_ENDINGS = ('.pth', '.pt', '.bin', '.safetensors', '.ckpt')
 
 
 def asset_root() -> Path:
-    """The folder that holds ``configs/`` and ``model-index.yml``: inside an installed wheel, or the
-    checkout.
-    """
+    """Returns the folder with ``configs/`` and ``model-index.yml``, in a wheel or a checkout."""
     package = Path(__file__).resolve().parents[2]
     return package / '.mim' if (package / '.mim').is_dir() else package.parent
 
 
 def our_configs() -> dict[str, Path]:
-    """Returns the files of our configs by their names."""
-    return {
-        file.stem: file
-        for file in (asset_root() / 'configs').rglob('*.py')
-        if '_base_' not in file.parts
-    }
+    """Returns the files of the plugin's configs by their names."""
+    files = (asset_root() / 'configs').rglob('*.py')
+    return {file.stem: file for file in files if '_base_' not in file.parts}
 
 
 def find_config(config: str) -> Path:
-    """Returns the file that a config's path or name means; names are those of our configs and of
-    mmpretrain's models.
+    """Returns the file of a config.
+
+    Args:
+        config: path of a config, or name of one of the plugin's configs or of mmpretrain's models.
 
     Raises:
-        FileNotFoundError: if there is neither; the sentence has a near name.
+        FileNotFoundError: if there is no such config. The message suggests a similar name.
         ValueError: for a checkpoint or a folder.
     """
     path = Path(config).expanduser()
     if path.is_file():
         if path.suffix in WEIGHT_ENDINGS:
-            raise ValueError(f'{config} holds weights and is no config; a config ends in .py')
+            raise ValueError(f'{config} holds weights and is not a config; a config ends in .py')
         if path.suffix not in _ENDINGS:
-            raise ValueError(f'{config} is no config; a config ends in {", ".join(_ENDINGS)}')
+            raise ValueError(f'{config} is not a config; a config ends in {", ".join(_ENDINGS)}')
         return path
     if path.is_dir():
-        raise ValueError(f'{config} is a folder; give the path or the name of a config')
+        raise ValueError(f'{config} is a folder; use the path or the name of a config')
     ours = our_configs()
+    # A file name without folder, such as NAME.py, also stands for the name.
     name = path.stem if path.suffix == '.py' and path.name == config else config
     if name in ours:
         return ours[name]
@@ -58,9 +58,9 @@ def find_config(config: str) -> Path:
     if model is not None and isinstance(model.config, str):
         return Path(model.config)
     near = difflib.get_close_matches(path.name.removesuffix('.py'), [*ours, *hub_models()], n=1)
-    hint = (
-        f'did you mean {near[0]}?' if near else 'ours are in configs/mae and configs/mae/benchmarks'
-    )
+    hint = 'those of the plugin are in configs/mae and configs/mae/benchmarks'
+    if near:
+        hint = f'did you mean {near[0]}?'
     raise FileNotFoundError(f'there is no config {config}; {hint}')
 
 
@@ -68,24 +68,21 @@ def read_config(file: str | Path) -> Config:
     """Reads a config.
 
     Raises:
-        ValueError: if it cannot be read; the sentence names the file, also where that is one of its
-            bases, and the line of an error in its syntax.
+        ValueError: if it cannot be read. For a syntax error, the message names the broken file,
+            which may be one of its bases, and the line.
     """
     try:
         return Config.fromfile(file)
     except SyntaxError as error:
         broken, line, reason = _broken_file(Path(file)) or (file, error.lineno, error.msg)
-        raise ValueError(
-            f'{broken} is not Python that can be read: line {line}: {reason}'
-        ) from error
+        raise ValueError(f'{broken} has a syntax error in line {line}: {reason}') from error
     except Exception as error:
-        said = error.args[0] if isinstance(error, KeyError) and error.args else error
         kind = '' if isinstance(error, (OSError, ValueError)) else f'{type(error).__name__}: '
-        raise ValueError(f'the config {file} cannot be read: {kind}{said}') from error
+        raise ValueError(f'the config {file} cannot be read: {kind}{_message(error)}') from error
 
 
 def _broken_file(file: Path) -> tuple[Path, int | None, str] | None:
-    """The file with an error in its syntax, this one or a base of it, with line and reason."""
+    """Returns the file with a syntax error, a config or a base of it, with line and reason."""
     try:
         tree = ast.parse(file.read_text())
     except SyntaxError as error:
@@ -99,6 +96,7 @@ def _broken_file(file: Path) -> tuple[Path, int | None, str] | None:
 
 
 def _bases(tree: ast.Module) -> Iterator[str]:
+    """Yields the paths in the ``_base_`` of a config."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
             bases: Any = ast.literal_eval(node.value)
@@ -106,21 +104,22 @@ def _bases(tree: ast.Module) -> Iterator[str]:
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Changes settings of a config, each named by its path such as ``train_cfg.max_epochs``.
+    """Changes settings of a config in place.
+
+    Args:
+        cfg: the config.
+        options: values by setting, such as ``train_cfg.max_epochs``.
 
     Raises:
-        ValueError: if a path leads through something that has no parts.
+        ValueError: if a setting leads through a value that is neither a dict nor a list.
     """
     for key, value in options.items():
         try:
             cfg.merge_from_dict({key: value})
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            IndexError,
-            AssertionError,
-            ValueError,
-        ) as error:
-            said = error.args[0] if isinstance(error, KeyError) and error.args else error
-            raise ValueError(f'--cfg-options {key}={value}: {said}') from error
+        except _MERGE_ERRORS as error:
+            raise ValueError(f'cannot set {key}={value}: {_message(error)}') from error
+
+
+def _message(error: Exception) -> object:
+    """Returns the message of an error, without the quotes that a KeyError adds."""
+    return error.args[0] if isinstance(error, KeyError) and error.args else error

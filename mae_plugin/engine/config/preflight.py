@@ -1,6 +1,4 @@
-"""Checks what a built Runner would meet in its steps and hooks: sizes that do not fit, metrics that
-nobody computes.
-"""
+"""Checks a built Runner for errors of its first step or validation: sizes, heads and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ from collections.abc import Sized
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.models.utils import MultiheadAttention
 from mmpretrain.registry import METRICS
@@ -18,22 +15,27 @@ from torch import nn
 from ...models import MAEViT
 from ...models.patches import patch_grid, to_pair
 from ...utils._compat.mmengine import has_loop
+from ...weights.foreign import unwrap
 
-# Steps of a pipeline after which images have the size that their argument ``scale`` or
-# ``crop_size`` says.
+# Steps of a pipeline that crop, with the argument that holds the size of their outputs.
 _CROPS = {
-    'LoadRandomCrop': 'scale', 'LoadCenterCrop': 'scale', 'RandomResizedCrop': 'scale', 'CenterCrop': 'crop_size',
-    'RandomCrop': 'crop_size', 'EfficientNetCenterCrop': 'crop_size', 'EfficientNetRandomCrop': 'scale',
-}  # fmt: skip
+    'LoadRandomCrop': 'scale',
+    'LoadCenterCrop': 'scale',
+    'RandomResizedCrop': 'scale',
+    'CenterCrop': 'crop_size',
+    'RandomCrop': 'crop_size',
+    'EfficientNetCenterCrop': 'crop_size',
+    'EfficientNetRandomCrop': 'scale',
+}
 
 
 def preflight(runner: Runner) -> None:
-    """Raises ValueError for what would end the run at its first step, or at its first validation.
+    """Raises ValueError for an error that would end the run at its first step or validation.
 
-    Sizes of crops that are not those of the model are said, as the model interpolates its
-    positions.
+    Crops of another size than the model's are only logged, as the model interpolates its position
+    embedding.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     check_heads(model)
     if has_loop(runner, 'train'):
         _check_crops(runner.cfg, model)
@@ -41,24 +43,25 @@ def preflight(runner: Runner) -> None:
 
 
 def describe_run(runner: Runner) -> str:
-    """Returns one line: how many images of which folder, and how many steps."""
+    """Returns one line with the number of images, their folder, and the number of steps."""
     dataset = runner.train_dataloader.dataset
     images = f'{len(dataset):,} images' if isinstance(dataset, Sized) else 'images'
     folder = data_folder((runner.cfg.get('train_dataloader') or {}).get('dataset', {}))
+    source = f' of {folder}' if folder else ''
     loop = runner.train_loop
     if isinstance(loop, EpochBasedTrainLoop):
         steps = f'{loop.max_epochs:,} epochs of {len(loop.dataloader):,} steps'
     else:
         steps = f'{loop.max_iters:,} steps'
-    return f'Training on {images}{f" of {folder}" if folder else ""} for {steps}.'
+    return f'Training on {images}{source} for {steps}.'
 
 
 def data_folder(dataset: dict) -> str:
-    """Returns the folder, tar file or URL that a dataset's config names; empty if it names none."""
+    """Returns the folder, tar file or URL in a dataset's config; empty if it has none."""
     prefix = dataset.get('data_prefix', '')
-    return os.path.join(
-        dataset.get('data_root') or '', prefix if isinstance(prefix, str) else ''
-    ).rstrip('/')
+    if not isinstance(prefix, str):
+        prefix = ''
+    return os.path.join(dataset.get('data_root') or '', prefix).rstrip('/')
 
 
 def check_heads(model: nn.Module) -> None:
@@ -66,28 +69,27 @@ def check_heads(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, MultiheadAttention) and module.embed_dims % module.num_heads:
             raise ValueError(
-                f'{name} has a width of {module.embed_dims}, which {module.num_heads} heads do '
-                'not divide; choose the '
-                'width or the number of heads (num_heads, decoder_num_heads) so that they do'
+                f'{name} has a width of {module.embed_dims}, which is not a multiple of its '
+                f'{module.num_heads} heads; change the width or the number of heads (num_heads, '
+                'decoder_num_heads)'
             )
 
 
 def _crop_size(dataset: dict) -> tuple[int, int] | None:
-    """The (H, W) to which the last crop of a dataset's pipeline brings images; None if it cannot be
-    told.
-    """
+    """Returns the (H, W) after the last crop of a dataset's pipeline, or None if it is unknown."""
     while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
         dataset = dataset['dataset']
     for step in reversed(dataset.get('pipeline') or ()):
         kind = step.get('type') if isinstance(step, dict) else None
         size = step.get(_CROPS[kind]) if kind in _CROPS else None
-        # Of a pair, OpenMMLab's crops differ in which number comes first.
+        # OpenMMLab's crops differ in whether the width comes first in a pair.
         if isinstance(size, int) or (size is not None and kind.startswith('Load')):
             return to_pair(size)
     return None
 
 
 def _check_crops(cfg: Config, model: nn.Module) -> None:
+    """Raises ValueError for crops that patches do not divide, and logs another size."""
     backbone = getattr(model, 'backbone', None)
     size = _crop_size((cfg.get('train_dataloader') or {}).get('dataset', {}))
     if size is None:
@@ -102,18 +104,15 @@ def _check_crops(cfg: Config, model: nn.Module) -> None:
     expected = getattr(backbone, 'img_size', None)
     if expected is not None and to_pair(expected) != size:
         print_log(
-            f'Crops of {size[0]} x {size[1]} pixels are trained with the positions of '
-            'model.backbone.img_size='
-            f'{tuple(to_pair(expected))}, interpolated; set that to {tuple(size)} unless it is '
-            'meant.',
+            f'Crops of {size[0]} x {size[1]} pixels are trained with the interpolated position '
+            f'embedding of model.backbone.img_size={tuple(to_pair(expected))}; set img_size to '
+            f'{tuple(size)} unless this is intended.',
             'current',
         )
 
 
 def _check_best(cfg: Config) -> None:
-    """Raises ValueError if the best checkpoint is to be chosen by a metric that no evaluator
-    has.
-    """
+    """Raises ValueError if ``save_best`` is a metric that no evaluator computes."""
     best = (cfg.get('default_hooks') or {}).get('checkpoint', {}).get('save_best')
     validation = cfg.get('val_cfg')
     if not best or best == 'auto' or validation is None:
@@ -129,10 +128,10 @@ def _check_best(cfg: Config) -> None:
         }
         if None in prefixes or not prefixes:
             return
+    known = ', '.join(sorted(f'{prefix}/' for prefix in prefixes))
     for key in [best] if isinstance(best, str) else best:
         if '/' in key and key.split('/')[0] not in prefixes:
             raise ValueError(
                 f'default_hooks.checkpoint.save_best={key} is computed by no evaluator; names '
-                'begin with '
-                f'{", ".join(sorted(f"{prefix}/" for prefix in prefixes))}'
+                f'begin with {known}'
             )

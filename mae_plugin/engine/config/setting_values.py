@@ -1,6 +1,4 @@
-"""Checks values of settings: their kind against what the class that takes them says, and numbers
-against a range.
-"""
+"""Checks the values of settings: their kinds against annotations, and numbers against ranges."""
 
 from __future__ import annotations
 
@@ -12,17 +10,35 @@ from .signatures import kind_of, kinds_of
 _BOOLS = ('yes', 'no', 'on', 'off', 'true', 'false')
 _KINDS = dict(number='a number', bool='True or False', text='a text', dict='a dict', list='a list')
 
+# Names of settings with a range, wherever they occur in a config.
 _AT_LEAST_ONE = {
-    'accumulative_counts', 'base_batch_size', 'batch_size', 'bank_size', 'decoder_depth', 'decoder_embed_dim',
-    'decoder_num_heads', 'embed_dims', 'feedforward_channels', 'img_size', 'k', 'max_epochs', 'max_iters', 'num_heads',
-    'num_layers', 'patch_size', 'patience', 'prefetch_factor', 'repeats', 'val_interval',
-}  # fmt: skip
+    'accumulative_counts',
+    'base_batch_size',
+    'batch_size',
+    'bank_size',
+    'decoder_depth',
+    'decoder_embed_dim',
+    'decoder_num_heads',
+    'embed_dims',
+    'feedforward_channels',
+    'img_size',
+    'k',
+    'max_epochs',
+    'max_iters',
+    'num_heads',
+    'num_layers',
+    'patch_size',
+    'patience',
+    'prefetch_factor',
+    'repeats',
+    'val_interval',
+}
 _AT_LEAST_ZERO = {
     'lr',
     'max_refetch',
     'num_workers',
-    'val_begin',
     'save_begin',
+    'val_begin',
     'warmup',
     'weight_decay',
 }
@@ -38,41 +54,41 @@ def check_values(
     """Checks every value of a dict of settings.
 
     Args:
-        path: of the dict in the config.
-        settings: the dict; anything else is passed over.
-        annotations: of the arguments that the settings become, as far as they are known.
-        strict: set where every annotation is known to be right.
+        path: path of the dict in the config.
+        settings: the dict; any other value is skipped.
+        annotations: annotations of the arguments that the settings become, as far as known.
+        strict: whether the annotations are reliable.
 
     Raises:
         ValueError: for a value of another kind, or a number out of its range.
     """
-    for name, value in settings.items() if isinstance(settings, dict) else ():
-        _check_kind(
-            f'{path}.{name}={value!r}', value, kinds_of((annotations or {}).get(name)), strict
-        )
+    if not isinstance(settings, dict):
+        return
+    for name, value in settings.items():
+        setting = f'{path}.{name}={value!r}'
+        _check_kind(setting, value, kinds_of((annotations or {}).get(name)), strict)
         for part in value if isinstance(value, (list, tuple)) else (value,):
-            _check_range(f'{path}.{name}={value!r}', name, part)
+            _check_range(setting, name, part)
 
 
-def _check_kind(setting: str, value: Any, wanted: set[str] | None, strict: bool) -> None:
-    """Compares a value with the kinds that its annotation allows."""
+def _check_kind(setting: str, value: Any, allowed: set[str] | None, strict: bool) -> None:
+    """Raises ValueError if a value is not of a kind that its annotation allows."""
     kind = kind_of(value)
-    if wanted is None or kind is None or kind in wanted or {kind, *wanted} <= {'number', 'bool'}:
+    if allowed is None or kind is None or kind in allowed or {kind, *allowed} <= {'number', 'bool'}:
         return
-    # Annotations by others are often right for one of several, such as a list of numbers or of
-    # dicts.
-    if kind == 'list' and wanted & {'number', 'bool', 'dict'}:
+    # Annotations in other packages often name one of several kinds, such as a number for a list.
+    if kind == 'list' and allowed & {'number', 'bool', 'dict'}:
         return
-    if not strict and kind == 'text' and wanted == {'bool'} and value.lower() not in _BOOLS:
+    if not strict and kind == 'text' and allowed == {'bool'} and value.lower() not in _BOOLS:
         return
-    if not strict and kind == 'number' and 'text' in wanted:
+    if not strict and kind == 'number' and 'text' in allowed:
         return
-    raise ValueError(
-        f'{setting} must be {" or ".join(_KINDS[name] for name in _KINDS if name in wanted)}'
-    )
+    expected = ' or '.join(title for name, title in _KINDS.items() if name in allowed)
+    raise ValueError(f'{setting} must be {expected}')
 
 
 def _check_range(setting: str, name: str, value: Any) -> None:
+    """Raises ValueError if a number is out of the range of its setting."""
     if name not in _AT_LEAST_ONE | _AT_LEAST_ZERO | _SHARES | _WHOLE:
         return
     if isinstance(value, str) and name != 'img_size':

@@ -1,4 +1,4 @@
-"""Which arguments a class takes, as far as its constructors say."""
+"""Finds the arguments of a class from the signatures of its constructors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
 
-# Constructors that hand their further keyword arguments to a function, and not to their parent's
-# constructor.
-_HANDED_ON = {CheckpointHook: Runner.save_checkpoint}
+# Constructors that pass their further keyword arguments to a function, not to their parent.
+_PASSED_TO = {CheckpointHook: Runner.save_checkpoint}
 _KINDS = {
     'number': {int, float, torch.Tensor, np.number},
     'bool': {bool},
@@ -33,16 +32,18 @@ _KINDS = {
 
 @cache
 def arguments_of(kind: type | Callable) -> dict[str, Any] | None:
-    """Returns the arguments of a class or function, each with its annotation; None if it takes any.
+    """Returns the arguments of a class or function, with annotations; None if it accepts any.
 
-    Further keyword arguments (``**kwargs``) are those of the next parent's constructor, where a
-    constructor does nothing else with them than to pass them on to it.
+    If a constructor only passes its further keyword arguments (``**kwargs``) to its parent's
+    constructor, they are those of the parent.
     """
     if not inspect.isclass(kind):
         names, is_open = _parameters(kind)
         return None if is_open else names
     found: dict[str, Any] = {}
+    # Arguments that a subclass sets itself, so nobody else can.
     fixed: set[str] = set()
+    # From the class to its ancestors, as long as constructors pass on their keyword arguments.
     for base in kind.__mro__:
         constructor = base.__dict__.get('__init__')
         if constructor is None:
@@ -51,29 +52,27 @@ def arguments_of(kind: type | Callable) -> dict[str, Any] | None:
             return None
         try:
             names, is_open = _parameters(constructor)
-        # A constructor written in C may tell nothing.
         except (TypeError, ValueError):
+            # A constructor written in C may have no signature.
             return None
         found = {**{name: hint for name, hint in names.items() if name not in fixed}, **found}
         if not is_open or base is nn.Module:
             return found
-        if base in _HANDED_ON:
-            return {**_parameters(_HANDED_ON[base])[0], **found}
-        passed_on = _passed_on(constructor)
-        if passed_on is None:
+        if base in _PASSED_TO:
+            return {**_parameters(_PASSED_TO[base])[0], **found}
+        set_by_class = _set_by_class(constructor)
+        if set_by_class is None:
             return None
-        fixed |= passed_on
+        fixed |= set_by_class
     return None
 
 
 def _parameters(function: Callable) -> tuple[dict[str, Any], bool]:
-    """The named parameters with their annotations, and whether there are further keyword
-    arguments.
-    """
+    """Returns the named parameters with annotations, and whether there are ``**kwargs``."""
     try:
         signature = inspect.signature(function, eval_str=True)
-    # An annotation may name what is imported for type checkers alone.
     except (NameError, AttributeError, SyntaxError):
+        # An annotation may use a name that is only imported for type checkers.
         signature = inspect.signature(function)
     by_kind = signature.parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -84,9 +83,10 @@ def _parameters(function: Callable) -> tuple[dict[str, Any], bool]:
     return names, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in by_kind)
 
 
-def _passed_on(constructor: Callable) -> set[str] | None:
-    """The arguments that a constructor itself gives its parent beside ``**kwargs``; None if it uses
-    these otherwise.
+def _set_by_class(constructor: Callable) -> set[str] | None:
+    """Returns the arguments that a constructor sets in the call of its parent's constructor.
+
+    None if it uses its ``**kwargs`` in any other way than to pass them to its parent.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
@@ -103,10 +103,11 @@ def _passed_on(constructor: Callable) -> set[str] | None:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == '__init__'
     ]
+    # Calls of the parent's constructor with `**kwargs`.
     passing = [
         call for call in calls if any(_is_double_star(keyword, name) for keyword in call.keywords)
     ]
-    # To put more into them, as ``kwargs |= ...`` does, is no use of what is in them.
+    # Adding to them, as in ``kwargs |= ...``, does not use their content.
     names = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == name]
     uses = sum(isinstance(node.ctx, ast.Load) for node in names)
     if not passing or uses != len(passing):
@@ -115,13 +116,14 @@ def _passed_on(constructor: Callable) -> set[str] | None:
 
 
 def _is_double_star(keyword: ast.keyword, name: str) -> bool:
+    """Returns whether an argument of a call is ``**name``."""
     return keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == name
 
 
 def kinds_of(annotation: Any) -> set[str] | None:
-    """Returns what an annotation allows of ``number``, ``bool``, ``text``, ``dict`` and ``list``.
+    """Returns the kinds that an annotation allows: number, bool, text, dict and list.
 
-    None if it allows other things as well, or says nothing.
+    None if it allows other types as well, or is missing.
     """
     kinds = set()
     for member in _members(annotation):
@@ -136,19 +138,20 @@ def kinds_of(annotation: Any) -> set[str] | None:
 
 
 def kind_of(value: Any) -> str | None:
-    """Returns which of the kinds of :func:`kinds_of` a value is; None for another."""
+    """Returns the kind of a value as in :func:`kinds_of`; None for another type."""
     if isinstance(value, bool):
         return 'bool'
     if isinstance(value, (int, float)):
         return 'number'
     if isinstance(value, str):
         return 'text'
-    return (
-        'dict' if isinstance(value, dict) else 'list' if isinstance(value, (list, tuple)) else None
-    )
+    if isinstance(value, dict):
+        return 'dict'
+    return 'list' if isinstance(value, (list, tuple)) else None
 
 
 def _members(annotation: Any) -> Iterator[Any]:
+    """Yields the members of a union, or the annotation itself."""
     if get_origin(annotation) in (Union, types.UnionType):
         for member in get_args(annotation):
             yield from _members(member)

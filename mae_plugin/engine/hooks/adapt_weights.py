@@ -23,7 +23,7 @@ from ...weights.foreign import (
     unwrap,
     with_mmpretrain_names,
 )
-from ..resume.find import what_is_missing
+from ..resume.find import find_fault
 
 
 class WeightsFitHook(Hook):
@@ -68,7 +68,7 @@ class WeightsFitHook(Hook):
         check_weights(weights, model, source, exact=is_resuming(runner))
         if built_loop(runner, 'train') is None and isinstance(model, BaseClassifier):
             check_complete(weights, model, source)
-        if is_resuming(runner) and (problem := what_is_missing(checkpoint)):
+        if is_resuming(runner) and (problem := find_fault(checkpoint)):
             raise ValueError(
                 f'{source} {problem}, so there is nothing to resume; to start from its weights, do '
                 f'not resume and set load_from={source}'

@@ -1,4 +1,4 @@
-"""One numbering of the classes for all datasets of a run."""
+"""Numbers the classes of all datasets of a run in the same way."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ...data import IndexedImages
 from ...data.sources.classes import renumber
 from ...utils._compat.mmengine import set_wrapper_classes
 
-# Of the wrappers only some are torch's datasets.
+# Not all wrappers are subclasses of torch's Dataset.
 _DATASETS = Dataset, RepeatDataset, ClassBalancedDataset, KFoldDataset
+# Number of names that a message lists.
+_LISTED = 5
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...] | None:
-    """The class names of a dataset in the order of their numbers, None if it has none."""
+    """Returns the class names of a dataset in the order of their labels, or None without names."""
     for part in layers(dataset):
         names = (getattr(part, 'metainfo', None) or {}).get('classes')
         if names and all(isinstance(name, str) for name in names):
@@ -28,26 +30,25 @@ def class_names(dataset: Dataset) -> tuple[str, ...] | None:
 
 
 def share_classes(dataset: Dataset, classes: Sequence[str], setting: str, origin: str) -> None:
-    """Makes a dataset number its classes as training does, by their names.
+    """Makes a dataset label its classes as training does, by their names.
 
-    An :class:`IndexedImages`, alone or in a wrapper, takes the numbers over unless its own
-    ``classes`` are an argument. Every other dataset is compared.
+    An :class:`IndexedImages`, alone or in a wrapper, adopts the labels, unless ``classes`` is one
+    of its arguments. Every other dataset is compared.
 
     Args:
         dataset: dataset of another split.
-        classes: class names in the order of their numbers.
-        setting: what the dataset is called in the config.
-        origin: whose classes these are: ``'training'``, or ``'the checkpoint'``.
+        classes: class names in the order of their labels.
+        setting: name of the dataset in the config.
+        origin: source of ``classes``: ``'training'`` or ``'the checkpoint'``.
 
     Raises:
-        ValueError: if the dataset has a class that is not among ``classes``, or numbers one
-            otherwise.
+        ValueError: if the dataset has a class that is not in ``classes``, or another label for one.
     """
     classes = tuple(classes)
     adopted = False
-    # Every part of a wrapper for itself: one may number its classes as training does, and the next
-    # one not.
-    for part in [part for part in indexed_images(dataset) if part.with_label] or [dataset]:
+    # Each part of a wrapper is checked, as they may differ in their labels.
+    parts = [part for part in indexed_images(dataset) if part.with_label]
+    for part in parts or [dataset]:
         own = class_names(part)
         if own == classes:
             continue
@@ -57,55 +58,59 @@ def share_classes(dataset: Dataset, classes: Sequence[str], setting: str, origin
         elif own is not None:
             _compare(own, classes, setting, origin)
         if own is not None:
-            _say_what_differs(own, classes, setting, origin)
-    for part in layers(dataset) if adopted else ():
-        # Wrappers keep a copy of what the dataset within said when they were built.
-        set_wrapper_classes(part, classes)
+            _log_difference(own, classes, setting, origin)
+    if adopted:
+        # Wrappers hold a copy of the class names from when they were built.
+        for part in layers(dataset):
+            set_wrapper_classes(part, classes)
 
 
 def _compare(own: Sequence[str], classes: Sequence[str], setting: str, origin: str) -> None:
-    """Raises ValueError if a class has another number, or is unknown; other names for all of them
-    may be right.
+    """Raises ValueError if a class has another label or is unknown.
+
+    If no name is the same, the datasets may just name their classes differently.
     """
     if set(own).isdisjoint(classes):
         return
-    numbers = renumber(own, classes)
-    remedy = f'give {setting}.dataset the classes=[…] of {origin}'
-    if unknown := [name for number, name in enumerate(own) if number not in numbers]:
+    labels = renumber(own, classes)
+    remedy = f'set {setting}.dataset.classes=[…] to those of {origin}'
+    if unknown := [name for label, name in enumerate(own) if label not in labels]:
         raise ValueError(
-            f'{setting} has the classes {unknown[:5]}, which {origin} does not have; {remedy}'
+            f'{setting} has the classes {unknown[:_LISTED]}, which {origin} does not have; {remedy}'
         )
-    for number, new in numbers.items():
-        if number != new:
+    for label, new in labels.items():
+        if label != new:
             raise ValueError(
-                f'{setting} numbers the class {own[number]!r} {number}, {origin} {new}; {remedy}'
+                f'{setting} labels the class {own[label]!r} {label}, {origin} {new}; {remedy}'
             )
 
 
-def _say_what_differs(
-    own: Sequence[str], classes: Sequence[str], setting: str, origin: str
-) -> None:
+def _log_difference(own: Sequence[str], classes: Sequence[str], setting: str, origin: str) -> None:
+    """Logs a warning if a dataset lacks some classes, or has only names of its own."""
     if set(own).isdisjoint(classes):
         text = (
             f'No class name of {setting} is among those of {origin} ({own[0]}, …; {classes[0]}, …).'
         )
         if len(own) == len(classes):
-            text += f' As there are as many, {len(own)}, they are taken to be in the same order.'
+            text += f' As both have {len(own)} classes, these are assumed to be in the same order.'
     elif absent := [name for name in classes if name not in set(own)]:
-        some = f'{", ".join(absent[:5])}{", …" if len(absent) > 5 else ""}'
-        text = f'{setting} has no image of {len(absent)} of the {len(classes)} classes of {origin}: {some}.'
+        some = f'{", ".join(absent[:_LISTED])}{", …" if len(absent) > _LISTED else ""}'
+        text = (
+            f'{setting} has no image of {len(absent)} of the {len(classes)} classes of {origin}: '
+            f'{some}.'
+        )
     else:
         return
     print_log(text, logger='current', level=logging.WARNING)
 
 
 def indexed_images(dataset: Dataset) -> list[IndexedImages]:
-    """Every :class:`IndexedImages` within a dataset."""
+    """Returns all :class:`IndexedImages` in a dataset and its wrapped datasets."""
     return [part for part in layers(dataset) if isinstance(part, IndexedImages)]
 
 
 def layers(dataset: Dataset) -> Iterator[Dataset]:
-    """A dataset and, where it is a wrapper, the datasets within."""
+    """Yields a dataset and, if it is a wrapper, the datasets in it."""
     yield dataset
     for part in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
         if isinstance(part, _DATASETS):

@@ -1,23 +1,23 @@
-"""torch.compile where it pays."""
+"""Compiles the training step with torch.compile where this is faster."""
 
 from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...models import MAE
-from ..parallel import FullyShardedModel
+from ...weights.foreign import unwrap
+from ..parallel import compiles_step
 
 
 class CompileHook(Hook):
-    """Compiles MAE's step before training begins; other models, and sharded ones, are left alone.
+    """Compiles MAE's step before training; other models, and sharded ones, are not compiled.
 
     Args:
-        enabled: None for wherever there is a GPU. On a CPU the first step of a ViT-B would take a
-            minute and a half, for little gain.
+        enabled: whether to compile. None compiles if there is a GPU. On a CPU the first step of a
+            ViT-B would take a minute and a half, for little gain.
         **options: arguments of ``torch.compile``, such as ``mode='max-autotune'``.
     """
 
@@ -27,9 +27,9 @@ class CompileHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Compiles the model in place; its weights keep their names."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         enabled = torch.cuda.is_available() if self.enabled is None else self.enabled
-        if enabled and isinstance(model, MAE) and not isinstance(runner.model, FullyShardedModel):
+        if enabled and isinstance(model, MAE) and compiles_step(runner.model):
             model.compile(**self.options)
             print_log(
                 'The step is compiled by torch.compile; the first one takes longer.',

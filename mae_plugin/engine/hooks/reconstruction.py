@@ -1,4 +1,4 @@
-"""Pictures during pre-training: the same images under the same masks, again and again."""
+"""Draws reconstructions of the same images under the same masks during pre-training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import nn
@@ -25,31 +24,31 @@ from ...analysis.reconstruct import (
 )
 from ...data.collate import CheckedCollate
 from ..loops.seeding import seeded
-from ..parallel import FullyShardedModel
+from ...weights.foreign import unwrap
+from ..parallel import keeps_whole_weights
 
 
 class ReconstructionHook(Hook):
-    """Draws a panel of reconstructions through the Runner's visualizer, for every backend that it
-    has.
+    """Draws a panel of reconstructions through all backends of the Runner's visualizer.
 
-    Each row is an image: original, masked, reconstruction, and the reconstruction with visible
-    patches pasted in. The images are those of ``dataset``; of the config's test dataset; or, if
-    these cannot be read or do not fit the model, of the training dataset. Sharded models get no
-    panels. Training is not disturbed: random generators and the modes of all modules are as they
-    were.
+    Each row shows one image: original, masked, reconstruction, and reconstruction with the visible
+    patches pasted in. The images are those of ``dataset``, or of the config's test dataset. If
+    these cannot be read or do not fit the model, they are those of the training dataset. Sharded
+    models get no panels. The hook restores random generators and the modes of all modules, so
+    training is unaffected.
 
     Args:
-        interval: epochs between two panels; the last epoch gets one in any case.
+        interval: epochs between two panels; the last epoch always gets one.
         by_epoch: whether ``interval`` counts epochs or iterations.
-        num_images: how many, at equal distances in the dataset; 0 for no panels.
-        mask_ratio: share of patches to remove; the model's own if left out.
-        seed: of the masks.
+        num_images: number of images, at equal distances in the dataset; 0 for no panels.
+        mask_ratio: share of patches to mask; the model's own by default.
+        seed: seed of the masks.
         dataset: config of another dataset, with its pipeline.
-        bands: see :func:`mae_plugin.analysis.images.to_pictures`.
-        pixel_range: see there.
+        bands: bands to show, see :func:`mae_plugin.analysis.images.to_pictures`.
+        pixel_range: range of pixel values, see the same function.
     """
 
-    # After those that may bring the end of training forward, and before the checkpoint.
+    # After hooks that may end training early, and before the checkpoint hook.
     priority = 'LOW'
 
     def __init__(
@@ -80,74 +79,76 @@ class ReconstructionHook(Hook):
         self._batch = None
         if self.num_images == 0:
             return
-        if isinstance(runner.model, FullyShardedModel):
-            print_log(
-                'No panels are drawn: the parameters of a sharded model are nowhere whole.',
-                logger='current',
-            )
+        if not keeps_whole_weights(runner.model):
+            print_log('No panels are drawn, as the model is sharded.', logger='current')
             return
         try:
-            check_reconstructs(_core(runner))
+            check_reconstructs(unwrap(runner.model))
         except ValueError as error:
             print_log(f'No panels are drawn: {error}', logger='current', level=logging.WARNING)
             return
+        # Pipelines may draw crops and flips.
         with seeded(self.seed):
             self._batch = self._read(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Draws a panel after every ``interval`` epochs."""
-        if self.by_epoch and (
-            self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
-        ):
+        if not self.by_epoch:
+            return
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
             self._draw(runner, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         """Draws a panel after every ``interval`` iterations."""
-        if not self.by_epoch and (
-            self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
-        ):
+        if self.by_epoch:
+            return
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._draw(runner, runner.iter + 1)
 
     def _read(self, runner: Runner) -> dict:
+        """Returns the batch of images to reconstruct."""
         if self.dataset is not None:
             return self._samples(DATASETS.build(self.dataset))
         test = runner.cfg.get('test_dataloader') or {}
         if 'dataset' in test:
             try:
                 batch = self._samples(DATASETS.build(test['dataset']))
-                # Once now, so that images that do not fit the model are not found out in the middle
-                # of a run.
-                self._reconstruct(_core(runner), batch)
+                # Images that do not fit the model are detected now, not in the middle of a run.
+                self._reconstruct(unwrap(runner.model), batch)
                 return batch
-            except Exception as error:  # Pictures are no reason to end a run.
+            except Exception as error:
+                # Any error: a missing picture must not end a run.
                 print_log(
-                    'Panels show training images, as those of the test dataset are of no use: '
+                    'Panels show training images, as those of the test dataset cannot be used: '
                     f'{error}',
                     'current',
                 )
         return self._samples(runner.train_dataloader.dataset)
 
     def _samples(self, dataset: Dataset) -> dict:
+        """Collates ``num_images`` samples at equal distances in a dataset."""
         number = min(self.num_images, len(dataset))
         return CheckedCollate()([dataset[i * len(dataset) // number] for i in range(number)])
 
     def _reconstruct(self, model: nn.Module, batch: dict) -> list[Reconstruction]:
+        """Reconstructs a batch under the masks of ``seed``."""
         with _evaluating(model), seeded(self.seed), torch.no_grad():
-            inputs = model.data_preprocessor(batch, False)['inputs']
-            mask = draw_masks(
-                model, inputs, self.mask_ratio, torch.Generator().manual_seed(self.seed)
-            )
+            inputs = model.data_preprocessor(batch, False)['inputs']  # (B, C, H, W)
+            generator = torch.Generator().manual_seed(self.seed)
+            mask = draw_masks(model, inputs, self.mask_ratio, generator)  # (B, L)
             return reconstruct_batch(model, inputs, mask, **self.shown)
 
     def _draw(self, runner: Runner, step: int) -> None:
+        """Draws a panel, and logs its loss and time."""
         if self._batch is None:
             return
         start = time.perf_counter()
-        results = self._reconstruct(_core(runner), self._batch)
+        results = self._reconstruct(unwrap(runner.model), self._batch)
         rows = [result.panel() for result in results]
-        white = np.full((2, rows[0].shape[1], 3), 255, np.uint8)
+        # A white line of two pixels between two rows.
+        white = np.full((2, rows[0].shape[1], 3), 255, np.uint8)  # (2, W, 3)
         panel = np.vstack([part for row in rows for part in (row, white)][:-1])
         runner.visualizer.add_image('reconstruction', panel, step)
         seconds = time.perf_counter() - start
@@ -159,13 +160,9 @@ class ReconstructionHook(Hook):
         )
 
 
-def _core(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then every module is in the mode in which it was."""
+    """Sets evaluation mode within a context, and restores the mode of every module after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,6 +1,4 @@
-"""What mmengine notes about every step, without waiting for the GPU and at a cost that does not
-grow.
-"""
+"""Logs every step without waiting for the GPU, at a constant cost per step."""
 
 from __future__ import annotations
 
@@ -14,19 +12,20 @@ from mmengine.runner import Runner
 from ...utils._compat.mmengine import visualizer_backends
 from ..loops.collect import collect_without_disk
 
+# Methods by which a backend of mmengine's visualizer writes.
+_WRITES = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
+
 
 class LeanRuntimeInfoHook(RuntimeInfoHook):
-    """mmengine's RuntimeInfoHook, with the same scalars in the log, in the checkpoint and in the
-    message hub.
+    """Extends mmengine's RuntimeInfoHook by reading losses only when they are needed.
 
-    mmengine reads every loss at every step, for which the host waits until the GPU is done. Here
-    losses stay on the device until they are looked at: by a logger, by a checkpoint, at the end of
-    an epoch. mmengine also copies its whole history at every step, up to a million entries; here it
-    ends with the last ``history``.
+    Log, checkpoint and message hub hold the same scalars as mmengine's. mmengine reads every loss
+    at every step, for which the host waits for the GPU. Here losses stay on the device until a
+    logger or a checkpoint needs them, or an epoch ends. mmengine also copies its whole history of
+    up to a million entries at every step; here the history has a fixed length.
 
     Args:
-        history: steps that the message hub remembers, at least as many as the longest window of the
-            log.
+        history: number of steps in the message hub, at least the longest window of the log.
     """
 
     def __init__(self, history: int = 10_000) -> None:
@@ -36,52 +35,54 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Notes what the step gave."""
+        """Stores the outputs of the step, and reads them if a logger is about to."""
         values = dict(outputs or {})
         wrapper = runner.optim_wrapper
-        if (
-            getattr(wrapper, 'clip_grad_kwargs', None)
-            and getattr(wrapper, 'grad_norm', None) is not None
-        ):
-            values['grad_norm'] = wrapper.grad_norm
+        grad_norm = getattr(wrapper, 'grad_norm', None)
+        if getattr(wrapper, 'clip_grad_kwargs', None) and grad_norm is not None:
+            values['grad_norm'] = grad_norm
         self._unread.append({f'train/{name}': _detached(value) for name, value in values.items()})
+        # mmengine copies a whole buffer at every update.
         for buffer in runner.message_hub.log_scalars.values():
             buffer.max_length = self.history
-        loader = runner.train_dataloader
-        for hook in runner.hooks:
-            if isinstance(hook, LoggerHook) and (
-                self.every_n_inner_iters(batch_idx, hook.interval)
-                or self.end_of_epoch(loader, batch_idx)
-            ):
-                self._read(runner)
-        if len(self._unread) >= self.history:
+        if self._logger_is_due(runner, batch_idx) or len(self._unread) >= self.history:
             self._read(runner)
 
+    def _logger_is_due(self, runner: Runner, batch_idx: int) -> bool:
+        """Returns whether a logger writes a line after this step."""
+        is_last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        return any(
+            is_last or self.every_n_inner_iters(batch_idx, logger.interval) for logger in loggers
+        )
+
     def after_train_epoch(self, runner: Runner) -> None:
-        """Reads what no logger has asked for."""
+        """Reads the values that no logger has read."""
         self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Lets a checkpoint hold the losses up to its own step."""
+        """Adds the losses up to the present step to a checkpoint."""
         if self._unread:
             self._read(runner)
             checkpoint['message_hub'] = runner.message_hub.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Drops what was noted on a way that training goes back from."""
+        """Drops the values of steps from which training is rolled back."""
         self._unread.clear()
 
     def _read(self, runner: Runner) -> None:
-        """Hands the noted values to the message hub, fetching all of them at once."""
+        """Moves the stored values to the message hub, and fetches all of them at once."""
         tensors = [
             value
             for step in self._unread
             for value in step.values()
             if isinstance(value, torch.Tensor)
         ]
-        fetched = iter(
-            torch.stack([value.double() for value in tensors]).tolist() if tensors else []
-        )
+        numbers = []
+        if tensors:
+            # One transfer from the device for all values.
+            numbers = torch.stack([value.double() for value in tensors]).tolist()
+        fetched = iter(numbers)
         for step in self._unread:
             for name, value in step.items():
                 number = next(fetched) if isinstance(value, torch.Tensor) else value
@@ -90,17 +91,14 @@ class LeanRuntimeInfoHook(RuntimeInfoHook):
 
 
 class LenientLoggerHook(LoggerHook):
-    """mmengine's LoggerHook, which on a full disk goes without a line of the log instead of ending
-    the run.
+    """Extends mmengine's LoggerHook by surviving a full disk: a lost line does not end the run.
 
-    The same holds for whatever else is written through the Runner's visualizer, such as panels of
-    reconstructions: an error of one of its backends is logged, and the run goes on.
+    The same holds for everything that is written through the Runner's visualizer, such as panels of
+    reconstructions: an error of one of its backends is logged, and the run continues.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Lets the visualizer's backends fail without ending the run, and metrics do without the
-        disk.
-        """
+        """Makes errors of the visualizer's backends non-fatal, and collects metrics without disk."""
         super().before_run(runner)
         collect_without_disk(runner)
         for backend in visualizer_backends(runner.visualizer):
@@ -109,15 +107,15 @@ class LenientLoggerHook(LoggerHook):
                     setattr(backend, name, _lenient(write, runner))
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Writes a line where one is due."""
+        """Writes a line every ``interval`` iterations."""
         _lenient(super().after_train_iter, runner)(runner, *args, **kwargs)
 
     def after_val_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Writes a line where one is due."""
+        """Writes a line every ``interval`` iterations."""
         _lenient(super().after_val_iter, runner)(runner, *args, **kwargs)
 
     def after_test_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Writes a line where one is due."""
+        """Writes a line every ``interval`` iterations."""
         _lenient(super().after_test_iter, runner)(runner, *args, **kwargs)
 
     def after_val_epoch(self, runner: Runner, *args, **kwargs) -> None:
@@ -129,24 +127,23 @@ class LenientLoggerHook(LoggerHook):
         _lenient(super().after_test_epoch, runner)(runner, *args, **kwargs)
 
     def after_run(self, runner: Runner) -> None:
-        """Closes the visualizer, and copies the log where ``out_dir`` says."""
+        """Closes the visualizer, and copies the log to ``out_dir``."""
         _lenient(super().after_run, runner)(runner)
 
 
-# What a backend of mmengine's visualizer writes.
-_WRITES = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
-
-
 def _lenient(write: Callable[..., None], runner: Runner) -> Callable[..., None]:
+    """Wraps a function so that an OSError is logged instead of raised."""
+
     @wraps(write)
     def attempt(*args, **kwargs) -> None:
         try:
             write(*args, **kwargs)
         except OSError as error:
-            runner.logger.error(f'The log could not be written ({error}); the run goes on.')
+            runner.logger.error(f'The log could not be written ({error}); the run continues.')
 
     return attempt
 
 
 def _detached(value: object) -> object:
+    """Returns a tensor as a detached scalar; other values are returned as they are."""
     return value.detach().reshape(()) if isinstance(value, torch.Tensor) else value

@@ -1,4 +1,4 @@
-"""Training against the clock."""
+"""Ends training after a set time, with a schedule of the learning rate by time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..optim.schedule import warmup_cosine
 
 
 class TimeLimitHook(Hook):
-    """Ends training after a set time, with the learning rate's cosine spent by then.
+    """Ends training after a set time, at which the learning rate's cosine reaches zero.
 
-    The learning rate follows elapsed time instead of iterations, so that a slow machine and a fast
-    one both end annealed; leave ``param_scheduler`` out of the config. The end of training is moved
-    to the current iteration (or epoch, in an epoch-based loop), so the checkpoint hook saves the
-    last state as at any other end.
+    The learning rate follows elapsed time instead of iterations, so that slow and fast machines
+    both end with an annealed rate; leave ``param_scheduler`` out of the config. The hook moves the
+    end of training to the present iteration (or epoch, in an epoch-based loop), so the checkpoint
+    hook saves the last state as usual.
 
     Args:
-        minutes: the limit.
+        minutes: time limit in minutes.
         warmup: share of the time in which the learning rate rises linearly from zero.
 
     Raises:
@@ -31,7 +31,7 @@ class TimeLimitHook(Hook):
 
     def __init__(self, minutes: float, warmup: float = 0.05) -> None:
         if minutes <= 0:
-            raise ValueError(f'minutes={minutes} leaves no time to train; give a positive number')
+            raise ValueError(f'minutes={minutes} leaves no time to train; use a positive number')
         self.seconds = 60 * minutes
         self.warmup = warmup
 
@@ -41,20 +41,20 @@ class TimeLimitHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Sets the learning rate of every parameter group."""
-        # By the clock of the first process, so that all end at the same step and never differ in
-        # their rates.
+        # All ranks use the first rank's clock, so they have the same rates and stop together.
         elapsed = torch.tensor(time.monotonic() - self._start, dtype=torch.float64)
         broadcast(elapsed)
         self._elapsed = elapsed.item()
         factor = warmup_cosine(self._elapsed, self.warmup * self.seconds, self.seconds)
+        # mmengine's schedulers, which would set `initial_lr`, are not in use.
         for group in runner.optim_wrapper.param_groups:
             group['lr'] = group.setdefault('initial_lr', group['lr']) * factor
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        """Moves the end of training here if the time was up at the start of this step."""
+        """Ends training here if the time was over at the start of this step."""
         if self._elapsed >= self.seconds:
-            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            done = runner.epoch if by_epoch else runner.iter
-            end_training_after(runner.train_loop, done + 1)
+            loop = runner.train_loop
+            by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            end_training_after(loop, 1 + (runner.epoch if by_epoch else runner.iter))

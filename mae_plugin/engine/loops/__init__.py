@@ -1,1 +1,1 @@
-"""Training and probing loops that resume exactly, and their data."""
+"""Training and probing loops that resume exactly, and their data loading."""

@@ -9,20 +9,17 @@ from ...utils._compat.mmengine import built_loop
 
 
 def collect_without_disk(runner: Runner) -> None:
-    """Lets the metrics of a Runner collect what the ranks found by communication.
+    """Makes the metrics of a Runner collect the results of all ranks by communication.
 
-    mmengine's metrics write it to files below the current folder, ``.dist_test``, unless told
-    otherwise. On a full or read-only disk, or without a folder that all ranks share, that ended the
-    evaluation on one rank and left the others waiting. A metric with ``collect_dir`` keeps its
-    folder.
+    By default, mmengine's metrics write results to files in ``.dist_test`` in the current folder.
+    On a full or read-only disk, or without a folder that all ranks share, evaluation would end on
+    one rank and hang on the others. A metric with ``collect_dir`` keeps its folder.
     """
     if get_world_size() == 1:
         return
-    # The loops of what this Runner does are built; others are still configs.
     for name in ('val', 'test'):
         loop = built_loop(runner, name)
         for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
             if metric.collect_device == 'cpu' and metric.collect_dir is None:
-                # By this name mmengine means the communication of whatever backend there is, gloo's
-                # included.
+                # With 'gpu' mmengine communicates through the present backend, also through gloo.
                 metric.collect_device = 'gpu'

@@ -1,4 +1,4 @@
-"""Data loaders that are built already, in the place of their configs."""
+"""Data loaders that are objects instead of configs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,33 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-# What a DataLoader was made with, as far as its config would say it.
+# Arguments of a DataLoader that a config of it holds.
 _SETTINGS = (
-    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context', 'prefetch_factor',
-    'persistent_workers', 'pin_memory_device',
-)  # fmt: skip
+    'num_workers',
+    'collate_fn',
+    'pin_memory',
+    'timeout',
+    'multiprocessing_context',
+    'prefetch_factor',
+    'persistent_workers',
+    'pin_memory_device',
+)
 
 
 def config_of(loader: object) -> dict | None:
-    """Describes a DataLoader by the config that would build it, with its own dataset.
+    """Returns the config that would build a DataLoader, with its own dataset.
 
     Returns:
-        The config; None for what is no DataLoader, or for one that no config makes: with an order
-        of its own, or with workers that start otherwise than mmengine's.
+        The config. None for other objects, and for a DataLoader that no config builds: one with its
+        own sampler, or with a ``worker_init_fn`` other than mmengine's.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
-    # A batch sampler that was given has the sampler in use; the loader's own is not used then.
+    # The sampler in use is that of the batch sampler, which the caller may have supplied.
     shuffle = _shuffles(batches.sampler) if type(batches) is BatchSampler else None
-    start = getattr(loader.worker_init_fn, 'func', loader.worker_init_fn)
-    if shuffle is None or start not in (None, worker_init_fn):
+    init_fn = getattr(loader.worker_init_fn, 'func', loader.worker_init_fn)
+    if shuffle is None or init_fn not in (None, worker_init_fn):
         return None
     dataset = loader.dataset
     settings = {name: getattr(loader, name) for name in _SETTINGS if hasattr(loader, name)}
@@ -47,14 +53,14 @@ def config_of(loader: object) -> dict | None:
         settings,
         batch_size=batches.batch_size,
         drop_last=batches.drop_last,
-        # A config is copied before it is built; a function in it, and so the dataset, is not.
+        # mmengine copies a config before it builds it. A function, and so the dataset, is shared.
         dataset=dict(type=lambda: dataset),
         sampler=dict(type='DefaultSampler', shuffle=shuffle),
     )
 
 
 def _shuffles(sampler: Sampler) -> bool | None:
-    """Whether a sampler shuffles; None for samplers that do more or less than that."""
+    """Returns whether a sampler shuffles; None for samplers that do anything else."""
     if isinstance(sampler, RandomSampler):
         plain = not sampler.replacement and sampler.num_samples == len(sampler.data_source)
         return True if plain else None
@@ -66,19 +72,18 @@ def _shuffles(sampler: Sampler) -> bool | None:
 
 
 class InexactLoader:
-    """Lets a resumable loop go on in any iterable of batches, as far as that is possible from
-    outside.
+    """Adapts any iterable of batches to the resumable loops.
 
-    The order and the augmentation of the samples are the iterable's own affair. After resuming, the
-    batches that were trained on are loaded once more and dropped, so that an epoch keeps its number
-    of steps.
+    The iterable determines the order and the augmentation of its samples. After resuming, the
+    batches that are trained already are loaded once more and dropped, so that an epoch keeps its
+    number of steps.
 
     Args:
-        loader: yields batches; its length is the number of steps of an epoch.
-        seed: the seed of the run.
+        loader: iterable of batches, whose length is the number of steps per epoch.
+        seed: seed of the run.
 
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if the iterable has no batch.
     """
 
     def __init__(self, loader: object, seed: int) -> None:
@@ -94,13 +99,14 @@ class InexactLoader:
         self.batch_sampler = SimpleNamespace(batch_size=1)
         print_log(
             f'train_dataloader is a {type(loader).__name__} with an order of its own; resuming '
-            'within an epoch is not '
-            'exact. For exact resuming give the config of a data loader with DefaultSampler.',
+            'within an epoch is not exact. For exact resuming use the config of a data loader with '
+            'DefaultSampler.',
             logger='current',
         )
 
     def __getattr__(self, name: str) -> object:
-        """Gives what else the loader within has, such as its ``batch_size``."""
+        """Returns any other attribute of the wrapped loader, such as its ``batch_size``."""
+        # Copying reads attributes before `loader` is set, which would recurse without end.
         if name == 'loader':
             raise AttributeError(name)
         return getattr(self.loader, name)
@@ -111,23 +117,23 @@ class InexactLoader:
     def __iter__(self) -> Iterator:
         batches = iter(self.loader)
         skipped = self.sampler.position // self.sampler.world_size
-        # The number of steps of an epoch is only needed where more than one has gone by.
-        for _ in islice(batches, skipped % len(self) if skipped else 0):
+        # The loader may have no length, which is only needed after the first step.
+        skipped = skipped % len(self) if skipped else 0
+        for _ in islice(batches, skipped):
             pass
         return batches
 
 
 class _StepCounter:
-    """Takes the place of :class:`ResumableSampler`: counts steps, and passes the number of the
-    epoch on.
-    """
+    """Replaces :class:`ResumableSampler`: counts steps, and passes on the epoch."""
 
     endless = False
 
     def __init__(self, loader: object, seed: int) -> None:
+        batch_sampler = getattr(loader, 'batch_sampler', None)
         self._samplers = [
             getattr(loader, 'sampler', None),
-            getattr(getattr(loader, 'batch_sampler', None), 'sampler', 0),
+            getattr(batch_sampler, 'sampler', None),
         ]
         self.seed = seed
         self.rank, self.world_size = get_dist_info()
@@ -135,7 +141,7 @@ class _StepCounter:
         self.position = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the start of an epoch, or stays where it is if that is the present one."""
+        """Moves to the start of an epoch; the present epoch keeps its position."""
         for sampler in self._samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)

@@ -1,4 +1,7 @@
-"""Stateless seeding: a seed is a function of what it is for, such as (seed, epoch, index)."""
+"""Stateless seeding: a seed is a function of its purpose, such as (seed, epoch, index, repeat).
+
+A resumed run therefore draws the same random numbers as a run that was not interrupted.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ import torch
 from ...utils._compat.torch import can_use_cuda
 
 
-def seed_at(*address: int | str) -> int:
-    """The 64-bit seed that belongs to an address such as ``('sample', seed, epoch, index)``."""
-    return int.from_bytes(hashlib.blake2b(repr(address).encode(), digest_size=8).digest(), 'little')
+def seed_for(*key: int | str) -> int:
+    """Returns the 64-bit seed of a key such as ``('sample', seed, epoch, index, repeat)``."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'little')
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds Python's, numpy's and torch's generators, those of a GPU in use included."""
+    """Seeds the generators of Python, numpy and torch, and those of GPUs in use."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: without a GPU in use it notes down a stack trace for each it might find
-    # later.
+    # Not torch.manual_seed: without a GPU in use, it stores a stack trace for later at every call.
     torch.default_generator.manual_seed(seed)
     if can_use_cuda():
         torch.cuda.manual_seed(seed)
@@ -31,11 +34,10 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the same generators for a while; then they go on where they were."""
+    """Seeds the same generators within a context, and restores their states after it."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(
-        [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    ):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         seed_generators(seed)
         try:
             yield

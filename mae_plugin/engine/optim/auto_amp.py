@@ -1,4 +1,4 @@
-"""Mixed precision where the device has it, so that one config starts on every machine."""
+"""Mixed precision chosen by device, so that one config runs on every machine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from ..parallel import save_whole_tensors
-from .data_share import WeightsByData
-from .skip_updates import SkipsBadUpdates
+from .data_share import WeightLossByData
+from .skip_updates import SkipNonFiniteUpdates
 
 
-class AutoAmpOptimWrapper(WeightsByData, SkipsBadUpdates, AmpOptimWrapper):
-    """``AmpOptimWrapper`` that picks its precision from the device.
+class AutoAmpOptimWrapper(WeightLossByData, SkipNonFiniteUpdates, AmpOptimWrapper):
+    """Extends ``AmpOptimWrapper`` by choosing the precision of the device.
 
-    bfloat16 without a loss scaler where the GPU computes in it, float16 with a dynamic one on older
-    GPUs, plain float32 without a GPU. One log line says which. A checkpoint written with one of
-    them resumes with any other. Updates that are not finite are skipped in all of them
-    (:class:`SkipsBadUpdates`). Images with pixels without data weigh the same on however many ranks
-    and steps an update is spread (:class:`WeightsByData`).
+    The precision is bfloat16 without a loss scaler on GPUs that support it, float16 with a dynamic
+    loss scaler on older GPUs, and float32 without a GPU. The log states which. A checkpoint resumes
+    in any precision. Non-finite updates are skipped (:class:`SkipNonFiniteUpdates`). Gradients of
+    images with pixels without data do not depend on the number of ranks and accumulated steps
+    (:class:`WeightLossByData`).
 
     Args:
         **kwargs: arguments of mmengine's ``OptimWrapper``.
@@ -29,7 +29,7 @@ class AutoAmpOptimWrapper(WeightsByData, SkipsBadUpdates, AmpOptimWrapper):
 
     def __init__(self, **kwargs) -> None:
         if not torch.cuda.is_available():
-            # AmpOptimWrapper itself refuses to be built without a GPU.
+            # The constructor of AmpOptimWrapper raises an error without a GPU.
             OptimWrapper.__init__(self, **kwargs)
             self.cast_dtype = None
             self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
@@ -45,18 +45,17 @@ class AutoAmpOptimWrapper(WeightsByData, SkipsBadUpdates, AmpOptimWrapper):
         print_log(f'Training in {precision}.', logger='current')
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:
-        """The context of the forward pass: autocast, or nothing in float32."""
+        """Returns the context of the forward pass, which has no autocast in float32."""
         self.watch(model)
         if self.cast_dtype is None:
             return OptimWrapper.optim_context(self, model)
         return super().optim_context(model)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Loads optimiser and scaler; a scaler state that this precision has no use for, or lacks,
-        is passed over.
-        """
+        """Loads optimizer and loss scaler; the scaler's state is dropped where it is not used."""
         state_dict = dict(state_dict)
         scaler = state_dict.pop('loss_scaler', None)
+        # A run may resume on a device with another precision.
         if scaler and self.loss_scaler.is_enabled():
             state_dict['loss_scaler'] = scaler
         super().load_state_dict(state_dict)

@@ -1,51 +1,46 @@
-"""Gradients of images with pixels without data, averaged over all patches that count in an
-update.
-"""
+"""Averages gradients over all patches with data of an update, for images with missing pixels."""
 
 from __future__ import annotations
 
 from mmengine.dist import all_reduce
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from ...weights.foreign import unwrap
 
-class WeightsByData:
-    """Makes an optimizer wrapper average over the patches of an update, however they are spread
-    over ranks and steps.
 
-    A rank's loss is the mean over its own patches with data. The mean of such means is not the mean
-    over all patches when one rank, or one of several accumulated steps, has fewer of them. Each
-    loss is therefore multiplied by the share of patches that count in it (``data_share`` of the
-    model), and the summed gradients are divided by the mean share.
+class WeightLossByData:
+    """Makes an optimizer wrapper average over the patches of an update across ranks and steps.
 
-    Models without ``data_share``, or with None in it, train as before, and nothing is sent between
-    ranks for them.
+    A rank's loss is the mean over its own patches with data. The mean of these means differs from
+    the mean over all patches when one rank, or one of several accumulated steps, has fewer of them.
+    Each loss is therefore multiplied by the share of its patches that have data (``data_share`` of
+    the model), and the summed gradients are divided by the mean share.
+
+    Models without ``data_share``, or with None in it, train as before and without communication.
     """
 
     _watched: nn.Module | None = None
     _mean_share: Tensor | None = None
 
     def watch(self, model: nn.Module) -> None:
-        """Notes the model whose ``data_share`` weights the next loss."""
-        self._watched = model.module if is_model_wrapper(model) else model
+        """Stores the model whose ``data_share`` weights the next loss."""
+        self._watched = unwrap(model)
 
     def update_params(self, loss: Tensor, *args, **kwargs) -> None:
-        """Runs the backward pass of one step, weighted, and updates the parameters when an update
-        is complete.
-        """
+        """Runs the backward pass of the weighted loss, and updates after the last step."""
         share = getattr(self._watched, 'data_share', None)
         if share is not None:
-            # Divided by the number of accumulated steps, as the loss will be.
+            # Divided by the number of accumulated steps, as the loss is too.
             scaled = self.scale_loss(share)
             self._mean_share = scaled if self._mean_share is None else self._mean_share + scaled
             loss = loss * share
         super().update_params(loss, *args, **kwargs)
 
     def step(self, **kwargs) -> None:
-        """Updates the parameters."""
+        """Divides the gradients by the mean share, and updates the parameters."""
         if self._mean_share is not None:
             all_reduce(self._mean_share, 'mean')
-            # Without a patch that counts, all gradients are zero.
+            # If no patch has data, all gradients are zero and stay zero.
             factor = 1 / self._mean_share.clamp(min=1e-12)
             for group in self.optimizer.param_groups:
                 for parameter in group['params']:

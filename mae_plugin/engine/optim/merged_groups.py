@@ -1,4 +1,4 @@
-"""Few parameter groups, so that an optimiser works on many tensors at once."""
+"""Merges parameter groups, so that an optimizer updates many tensors at once."""
 
 from __future__ import annotations
 
@@ -8,42 +8,40 @@ from torch import nn
 
 
 class _MergesGroups:
-    """Merges the groups of one tensor each that mmengine's constructors make."""
+    """Merges the parameter groups of mmengine's constructors, which hold one tensor each."""
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+        """Adds the parameter groups of a module, merged by their settings."""
         super().add_params(params, module, prefix=prefix, **kwargs)
-        # The constructors call this for every module within the model; the outermost call is done
-        # last.
+        # The constructors call this method recursively, and the outermost call ends last.
         if prefix == '':
             params[:] = self._merged(params)
 
     def _merged(self, groups: list[dict]) -> list[dict]:
+        """Returns one group per distinct setting, in the order of their first tensors."""
         merged: dict[str, dict] = {}
         for group in groups:
-            defaults = dict(lr=self.base_lr, weight_decay=self.base_wd)
-            own = {
-                key: value for key, value in group.items() if key not in ('params', 'param_name')
-            }
-            settings = {
-                key: value for key, value in {**defaults, **own}.items() if value is not None
-            }
+            # mmengine leaves out, or sets to None, what equals the base values.
+            settings = dict(lr=self.base_lr, weight_decay=self.base_wd)
+            for key, value in group.items():
+                if key not in ('params', 'param_name'):
+                    settings[key] = value
+            settings = {key: value for key, value in settings.items() if value is not None}
             entry = merged.setdefault(repr(sorted(settings.items())), dict(settings, params=[]))
             entry['params'] += group['params']
         return list(merged.values())
 
 
 class MergedOptimWrapperConstructor(_MergesGroups, DefaultOptimWrapperConstructor):
-    """mmengine's constructor with one parameter group per distinct setting instead of one per
-    tensor.
+    """Extends mmengine's constructor: one parameter group per distinct setting, not per tensor.
 
-    MAE's pre-training has 2 instead of 252 (ViT-B), 396 (L) or 492 (H). Arguments are those of
-    ``DefaultOptimWrapperConstructor``; weights come out as with it.
+    MAE's pre-training has 2 groups instead of 252 (ViT-B), 396 (L) or 492 (H). Arguments and
+    resulting weights are those of ``DefaultOptimWrapperConstructor``.
     """
 
 
 class MergedLayerDecayConstructor(_MergesGroups, LearningRateDecayOptimWrapperConstructor):
-    """mmpretrain's layer-wise decay with one group per layer and weight decay instead of one per
-    tensor.
+    """Extends mmpretrain's layer-wise decay: one group per layer and weight decay, not per tensor.
 
     Arguments are those of ``LearningRateDecayOptimWrapperConstructor``.
     """

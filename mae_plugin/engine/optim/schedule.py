@@ -12,15 +12,18 @@ from mmengine.optim.scheduler.param_scheduler import INF
 from ...utils._compat.mmengine import GLOBAL_STEP, ParamScheduler, accumulative_counts
 from ..loops.total_batch import no_step
 
-# Share of the training. The published recipes have at most 13 %.
+# A longer warm-up than this share of training logs a warning. Published recipes have up to 13 %.
 _LONG_WARMUP = 0.2
 
 
 def warmup_cosine(now: float, warmup: float, end: float, floor: float = 0.0) -> float:
-    """Learning rate over base rate: from 0 linearly to 1 at ``warmup``, then half a cosine to
-    ``floor`` at ``end``.
+    """Returns the factor of the learning rate: linear warm-up from 0 to 1, then half a cosine.
 
-    ``now``, ``warmup`` and ``end`` count in one unit, be it iterations or seconds.
+    Args:
+        now: present position, in the same unit as ``warmup`` and ``end``, such as iterations.
+        warmup: end of the warm-up, where the factor is 1.
+        end: end of the cosine.
+        floor: factor at ``end``.
     """
     if now < warmup:
         return now / warmup
@@ -29,41 +32,43 @@ def warmup_cosine(now: float, warmup: float, end: float, floor: float = 0.0) -> 
 
 
 def check_warmup(warmup: float, length: float, unit: str) -> None:
-    """Logs a warning if the warm-up takes more than a fifth of a schedule's ``length``, in epochs
-    or iterations.
+    """Logs a warning if the warm-up takes more than a fifth of a schedule.
 
-    The length follows the training, and the warm-up does not: the official recipe's 40 epochs are
-    meant for 300 and more.
+    A shorter training shortens the schedule but not its warm-up. The official recipe's 40 epochs
+    are meant for 300 and more.
 
+    Args:
+        warmup: length of the warm-up.
+        length: length of the schedule, with its warm-up.
+        unit: unit of both, ``'epochs'`` or ``'iterations'``.
     """
     if warmup <= _LONG_WARMUP * length:
         return
     setting = 'set param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters)'
     if warmup >= length:
         sentence = (
-            f'The warm-up takes {warmup:g} {unit} and the training {length:g}, so the learning '
-            'rate does not come to '
-            f'its full height; {setting}, unless this is a trial run.'
+            f'The warm-up takes {warmup:g} {unit} and training {length:g}, so the learning rate '
+            f'does not reach its peak; {setting}, unless this is a trial run.'
         )
     else:
         sentence = (
             f'The warm-up takes {warmup:g} of {length:g} {unit}, {100 * warmup / length:.0f} % of '
-            'the training; '
-            f'{setting} if the training was made shorter.'
+            f'the training; {setting} if you have shortened the training.'
         )
     print_log(sentence, logger='current', level=logging.WARNING)
 
 
 class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
-    """Linear warm-up from zero, then half a cosine (paper, appendix A.1), ending with the training.
+    """Schedules a linear warm-up from zero, then half a cosine to the end of training.
 
-    Each parameter group's own base rate is multiplied by :func:`warmup_cosine`, so the layer scales
-    of layer-wise decay hold for the floor as well, as in the authors' code. mmengine's LinearLR
-    cannot start at zero and peaks a step early, and its cosine must be told its length, which here
-    is that of the training: whoever changes ``max_epochs`` gets the schedule that goes with it.
+    The source is appendix A.1 of the paper. Each parameter group's own base rate is multiplied by
+    :func:`warmup_cosine`, so the factors of layer-wise decay apply to the floor as well, as in the
+    authors' code. mmengine's LinearLR cannot start at zero and peaks a step early. Its cosine needs
+    its length as an argument; here the length is that of training, also when ``max_epochs`` is
+    changed.
 
     Args:
-        optimizer: optimiser or optimiser wrapper.
+        optimizer: optimizer or optimizer wrapper.
         warmup: number of warm-up epochs, or iterations with ``by_epoch=False``.
         eta_min_ratio: last learning rate over the base rate.
         **kwargs: ``begin``, ``end`` (the end of training if left out), ``by_epoch``, ``last_step``,
@@ -89,9 +94,7 @@ class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
         by_epoch: bool = True,
         **kwargs,
     ) -> WarmupCosineLR:
-        """Builds a scheduler that counts iterations from arguments in epochs
-        (``convert_to_iter_based=True``).
-        """
+        """Builds a scheduler by iteration from arguments in epochs (``convert_to_iter_based``)."""
         if epoch_length == 0:
             raise ValueError(no_step())
         end = end if end == INF else round(end * epoch_length)
@@ -105,11 +108,12 @@ class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
         )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Takes the position and base rates of a checkpoint, but warm-up and end from the config.
+        """Loads position and base rates of a checkpoint; warm-up and end stay as in the config.
 
-        mmengine's schedulers restore their end too, so that a run resumed with more epochs goes on
+        mmengine's schedulers load their end too, so a run resumed with more epochs would continue
         at the last learning rate of the old schedule.
         """
+        # `last_step` counts from `begin`, and stays at the end of the present schedule.
         self.base_values = state_dict['base_values']
         self._global_step = state_dict[GLOBAL_STEP]
         if self._global_step >= self.begin:
@@ -119,7 +123,8 @@ class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
                 group[self.param_name] = value
 
     def _get_value(self) -> list[float]:
-        # All steps that add up to one update have its rate, as if they were one.
+        """Returns the learning rate of every parameter group."""
+        # All accumulated steps of an update have the same rate, as if they were one step.
         accumulate = 1 if self.by_epoch else accumulative_counts(self.optimizer)
         factor = warmup_cosine(
             self.last_step // accumulate * accumulate,
@@ -131,15 +136,15 @@ class WarmupCosineLR(LRSchedulerMixin, ParamScheduler):
 
 
 def end_schedules(schedules: object, max_iters: int, epoch_length: int) -> object:
-    """Lets schedules in epochs end with a training that is counted in iterations.
+    """Returns configs of schedules in epochs that end with a training counted in iterations.
 
-    mmengine takes such a training for one epoch, so that a schedule ended with the first pass
+    mmengine treats such a training as one epoch, so a schedule would end with the first pass
     through the data.
 
     Args:
-        schedules: the configs of a Runner's schedules; those that are no WarmupCosineLR, or say
-            where they end, stay.
-        max_iters: the length of the training.
+        schedules: configs of a Runner's schedules. Those of other classes than WarmupCosineLR, or
+            with their own ``end``, are returned as they are.
+        max_iters: length of training in iterations.
         epoch_length: steps of one pass through the data.
     """
     if isinstance(schedules, (list, tuple)):

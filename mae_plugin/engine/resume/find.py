@@ -1,8 +1,9 @@
-"""Chooses the checkpoint from which a run goes on."""
+"""Chooses the checkpoint from which a run resumes or to which it is rolled back."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,95 +11,113 @@ from mmengine.logging import print_log
 
 from ...weights.digest import digest_matches
 from ...weights.loading import load_from_local
-from ..loops.total_batch import stored_batch
-from .work_dir import Places
+from ..state import RunState
+from .work_dir import CheckpointPaths
 
-DAMAGED = 'is damaged: its content is not what was written, by the checksum in it'
+DAMAGED = 'is damaged: its content does not match its checksum'
+# Characters of an error of a damaged file's reader that a log line repeats.
+_ERROR_LENGTH = 200
 
 
-def resume_point(places: Places) -> Path | None:
-    """Chooses the newest good checkpoint of a run; each that is passed over is a warning with its
-    reason.
+def choose(paths: CheckpointPaths, named: str | None) -> tuple[str | None, str | None]:
+    """Chooses the checkpoint to resume from, or verifies the checksum of a named one.
+
+    Returns:
+        The checkpoint, or None to start from scratch; and an error message or None. The caller
+        raises the error on all ranks, as one that ended alone would leave the others waiting.
+    """
+    try:
+        if named is None:
+            path = resume_point(paths)
+            return (None if path is None else str(path)), None
+        if os.path.isfile(named) and digest_matches(named) is False:
+            return named, f'{named} {DAMAGED}; resume from another one'
+        return named, None
+    except ValueError as error:
+        return None, str(error)
+
+
+def resume_point(paths: CheckpointPaths) -> Path | None:
+    """Chooses the newest good checkpoint of a run, and logs why newer ones are skipped.
 
     Returns:
         The checkpoint, or None for a folder without any, where training starts from scratch. The
-        log says which.
+        log states which.
 
     Raises:
-        ValueError: if there are checkpoints, but none from which a run can go on.
+        ValueError: if there are checkpoints, but none from which a run can resume.
     """
-    passed = []
-    for path in places.candidates():
+    skipped = []
+    for path in paths.candidates():
         fault, _ = examine(path)
         if fault is None:
             print_log(f'Resuming from {path}.', logger='current')
             return path
-        passed.append(f'{path} {fault}')
+        skipped.append(f'{path} {fault}')
         _warn(f'{path} {fault}, so training does not resume from it.')
     remedy = (
-        'name another one with --resume CHECKPOINT; to start anew, choose another --work-dir or '
-        'move these files away'
+        'set load_from to another one; to start anew, choose another work_dir or move these files '
+        'away'
     )
-    if passed:
+    if skipped:
         raise ValueError(
-            f'none of the checkpoints in {places.folder} can be resumed: {"; ".join(passed)}; '
+            f'none of the checkpoints in {paths.folder} can be resumed: {"; ".join(skipped)}; '
             f'{remedy}'
         )
-    if last := places.last_name():
-        pointer = places.work_dir / 'last_checkpoint'
+    if last := paths.last_name():
+        pointer = paths.work_dir / 'last_checkpoint'
         raise ValueError(
-            f'{pointer} names {last}, but there is no checkpoint in {places.folder}; {remedy}'
+            f'{pointer} names {last}, but there is no checkpoint in {paths.folder}; {remedy}'
         )
     _warn(
-        f'There is no checkpoint in {places.folder} to resume from (looked for {places.template} '
-        'and names that end '
-        'with a number), so training starts from scratch.'
+        f'There is no checkpoint in {paths.folder} to resume from (names like {paths.template} '
+        'or with a number at the end), so training starts from scratch.'
     )
     return None
 
 
-def newest_whole_checkpoint(places: Places, last_step: int) -> Path | None:
+def newest_whole_checkpoint(paths: CheckpointPaths, last_step: int) -> Path | None:
     """Returns the newest good checkpoint of an iteration up to ``last_step``, or None."""
-    for path in places.candidates():
+    for path in paths.candidates():
         fault, step = examine(path)
         if fault is None and step <= last_step:
             return path
         if fault is not None:
-            _warn(f'{path} {fault}, so training does not go back to it.')
+            _warn(f'{path} {fault}, so training does not roll back to it.')
     return None
 
 
 def examine(path: Path) -> tuple[str | None, int]:
-    """Loads a checkpoint on the CPU, as resuming will.
+    """Loads a checkpoint on the CPU as resuming would, and checks it.
 
     Returns:
-        Why no run can go on from it, as a predicate of the file's name, or None; and its iteration.
+        The reason why no run can resume from it, as a predicate of the file's name, or None; and
+        its iteration.
     """
     try:
         if not path.exists():
-            return 'is a link to nothing', 0
+            return 'is a broken link', 0
         if not path.is_file():
             return 'is not a regular file', 0
         if digest_matches(path) is False:
             return DAMAGED, 0
         checkpoint = load_from_local(str(path), 'cpu')
-        if fault := what_is_missing(checkpoint):
+        if fault := find_fault(checkpoint):
             return fault, 0
         return None, checkpoint['meta']['iter']
-    # Whatever a damaged file makes of its reader is no reason to end the run while there is another
-    # checkpoint.
     except Exception as error:
+        # A damaged file can raise any error, and another checkpoint may still be good.
         sentence = ' '.join(str(error).split()).removeprefix(f'{path} ') or type(error).__name__
-        return f'is damaged or no checkpoint ({sentence[:200]})', 0
+        return f'is damaged or not a checkpoint ({sentence[:_ERROR_LENGTH]})', 0
 
 
-def what_is_missing(checkpoint: object) -> str | None:
-    """Returns what of a run is not in a checkpoint, as a predicate, or None if all is there."""
+def find_fault(checkpoint: object) -> str | None:
+    """Returns why a run cannot resume from a loaded checkpoint, as a predicate, or None."""
     if not isinstance(checkpoint, Mapping):
         return f'holds a {type(checkpoint).__name__}, not a run'
     meta = checkpoint.get('meta')
     if not meta:
-        return 'holds weights alone, not the run that they come from'
+        return 'holds weights alone, not the run that trained them'
     if not isinstance(meta, Mapping):
         return f"holds a {type(meta).__name__} as 'meta', not the position of a run"
     for name in ('epoch', 'iter'):
@@ -109,11 +128,12 @@ def what_is_missing(checkpoint: object) -> str | None:
         if not isinstance(checkpoint.get(name), Mapping):
             return f"holds no '{name}'"
     try:
-        stored_batch(meta)
+        RunState.from_checkpoint(checkpoint)
     except ValueError as error:
         return str(error)
     return None
 
 
 def _warn(sentence: str) -> None:
+    """Logs a warning."""
     print_log(sentence, logger='current', level=logging.WARNING)

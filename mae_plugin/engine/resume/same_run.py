@@ -1,4 +1,4 @@
-"""Compares the run that wrote a checkpoint with the one that resumes from it."""
+"""Compares the run that wrote a checkpoint with the run that resumes from it."""
 
 from __future__ import annotations
 
@@ -9,50 +9,53 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch.utils.data import Dataset
 
+from ...utils._compat.mmengine import SCHEDULER_STEPS
 from ..loops.sampler import SeededDataset
+from ..loops.total_batch import TotalBatch
+from ..state import RunState, TrainingData
 
 _REMEDY = (
-    'resume with the config of that run, or start from its weights alone, in another --work-dir, '
-    'with --cfg-options '
-    'load_from={source}'
+    'resume with the config of that run, or start from its weights alone, in another work_dir, '
+    'with load_from={source}'
 )
 
 
 def compare_optimizer(
     checkpoint: Mapping, wrapper: OptimWrapper | OptimWrapperDict, source: str
 ) -> None:
-    """Refuses the state of another optimizer, or of other groups of parameters.
+    """Checks that the stored optimizer state is of the same optimizer and parameter groups.
 
     Args:
         checkpoint: the whole checkpoint.
-        wrapper: this run's optimizer wrapper.
-        source: what to call the checkpoint.
+        wrapper: optimizer wrapper of the present run.
+        source: name of the checkpoint in messages.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: if the optimizer or its parameter groups differ.
     """
     state = checkpoint.get('optimizer')
     if state is None:
         sentence = f'{source} holds no state of the optimizer, so its moments start at zero.'
         print_log(sentence, logger='current', level=logging.WARNING)
         return
-    # Several optimizers are compared by torch alone.
+    # Several optimizers are left to torch's own comparison.
     if isinstance(wrapper, OptimWrapperDict) or 'param_groups' not in state:
         return
     fault = _other_kind(checkpoint, wrapper) or _other_groups(state, wrapper)
     if fault:
         raise ValueError(
-            f'{source} was written by a run of another config: {fault}; '
+            f'{source} was written by a run with another config: {fault}; '
             f'{_REMEDY.format(source=source)}'
         )
 
 
 def _other_kind(checkpoint: Mapping, wrapper: OptimWrapper) -> str | None:
+    """Returns how the type of the optimizer differs, or None."""
     own = type(wrapper.optimizer).__name__
-    stored = checkpoint['meta'].get('optimizer')
+    stored = RunState.from_checkpoint(checkpoint).optimizer
     if stored is None:
-        # Older checkpoints do not name it; versions of torch add settings, but never exchange one
-        # for another.
+        # Older checkpoints do not name their optimizer. Versions of torch add settings to an
+        # optimizer, but never replace one by another.
         options = [
             set(group[0])
             for group in (checkpoint['optimizer']['param_groups'], wrapper.optimizer.param_groups)
@@ -66,25 +69,29 @@ def _other_kind(checkpoint: Mapping, wrapper: OptimWrapper) -> str | None:
 
 
 def _other_groups(state: Mapping, wrapper: OptimWrapper) -> str | None:
+    """Returns how the parameter groups or their tensors differ, or None."""
     stored, own = state['param_groups'], wrapper.optimizer.param_groups
-    sizes = [[len(group['params']) for group in groups] for groups in (stored, own)]
     if len(stored) != len(own):
         return (
             f'its optimizer has {len(stored)} groups of parameters, and this config {len(own)} '
-            '(optim_wrapper.constructor and paramwise_cfg decide)'
+            '(optim_wrapper.constructor and paramwise_cfg determine them)'
         )
-    if sizes[0] != sizes[1]:
-        first = next(i for i, pair in enumerate(zip(*sizes, strict=True)) if pair[0] != pair[1])
-        return f'group {first} of its optimizer has {sizes[0][first]} parameters, and of this config {sizes[1][first]}'
+    for i, (theirs, ours) in enumerate(zip(stored, own, strict=True)):
+        if len(theirs['params']) != len(ours['params']):
+            return (
+                f'group {i} of its optimizer has {len(theirs["params"])} parameters, and of this '
+                f'config {len(ours["params"])}'
+            )
     for theirs, ours in zip(stored, own, strict=True):
         for number, parameter in zip(theirs['params'], ours['params'], strict=True):
-            for name, value in (state.get('state', {}).get(number) or {}).items():
+            values = state.get('state', {}).get(number) or {}
+            for name, value in values.items():
                 shape = getattr(value, 'shape', ())
+                # The number of steps is a scalar.
                 if len(shape) and shape != parameter.shape:
                     return (
                         f"'{name}' of its parameter {number} has the shape {tuple(shape)}, and "
-                        'the parameter here '
-                        f'{tuple(parameter.shape)}'
+                        f'the parameter here {tuple(parameter.shape)}'
                     )
     return None
 
@@ -92,7 +99,7 @@ def _other_groups(state: Mapping, wrapper: OptimWrapper) -> str | None:
 def compare_schedules(
     checkpoint: Mapping, schedulers: Sequence | Mapping | None, source: str
 ) -> None:
-    """Refuses schedules that count in another unit, and logs a warning for another number of them.
+    """Checks that stored schedules count in the same unit, and warns if their number differs.
 
     Raises:
         ValueError: if one side counts epochs and the other iterations.
@@ -103,54 +110,78 @@ def compare_schedules(
     if len(stored) != len(schedulers):
         print_log(
             f'{source} has {len(stored)} schedules, and param_scheduler of this config '
-            f'{len(schedulers)}; those that '
-            'both have go on, one after the other.',
+            f'{len(schedulers)}; only as many as both have are resumed, in order.',
             logger='current',
             level=logging.WARNING,
         )
+    unit = {True: 'epochs', False: 'iterations'}
     for theirs, ours in zip(stored, schedulers, strict=False):
         if 'by_epoch' in theirs and theirs['by_epoch'] != ours.by_epoch:
-            unit = {True: 'epochs', False: 'iterations'}
             raise ValueError(
-                f'{source} was written by a run of another config: its schedule counts '
-                f'{unit[theirs["by_epoch"]]}, and '
-                f'{type(ours).__name__} in param_scheduler counts {unit[ours.by_epoch]} '
-                '(convert_to_iter_based); '
-                f'{_REMEDY.format(source=source)}'
+                f'{source} was written by a run with another config: its schedule counts '
+                f'{unit[theirs["by_epoch"]]}, and {type(ours).__name__} in param_scheduler counts '
+                f'{unit[ours.by_epoch]} (convert_to_iter_based); {_REMEDY.format(source=source)}'
             )
 
 
-def describe_data(dataset: Dataset) -> dict:
-    """Returns what a checkpoint notes about the data: ``samples`` and, where it costs little, a
-    digest of ``names``.
-    """
+def describe_data(dataset: Dataset) -> TrainingData | None:
+    """Describes the training data; None for a dataset of unknown length."""
     if isinstance(dataset, SeededDataset):
         dataset = dataset.dataset
     try:
         samples = len(dataset)
     except TypeError:
-        return {}
+        return None
     digest = getattr(dataset, 'digest_of_names', None)
-    return dict(samples=samples, names=digest() if digest else None)
+    return TrainingData(samples, digest() if digest else None)
 
 
-def compare_data(checkpoint: Mapping, present: Mapping) -> None:
-    """Logs a warning if a run resumes with other data than it was trained on."""
-    before = checkpoint['meta'].get('data')
-    if not isinstance(before, Mapping) or not before or not present:
+def compare_data(stored: TrainingData | None, present: TrainingData | None) -> None:
+    """Logs a warning if the training data have changed since a checkpoint was written."""
+    if stored is None or present is None:
         return
-    if before.get('samples') != present['samples']:
-        change = f'{before.get("samples")} samples then and {present["samples"]} now'
-    elif before.get('names') and present['names'] and before['names'] != present['names']:
-        change = f'{present["samples"]} samples then and now, but of other names'
+    if stored.samples != present.samples:
+        change = f'{stored.samples} samples then and {present.samples} now'
+    elif stored.digest and present.digest and stored.digest != present.digest:
+        change = f'{present.samples} samples then and now, but of other names'
     else:
         return
     print_log(
-        f'The training data has changed since this checkpoint was written: {change}. Training '
-        'goes on at the same '
-        'position of an epoch of the data as it is now, so within this epoch some samples may be '
-        'seen twice and others '
-        'not at all.',
+        f'The training data have changed since this checkpoint was written: {change}. Training '
+        'resumes at the same position of an epoch of the present data, so within this epoch some '
+        'samples may be seen twice and others not at all.',
         logger='current',
         level=logging.WARNING,
     )
+
+
+def convert_steps(checkpoint: dict, present: TotalBatch) -> None:
+    """Converts, in place, the steps in a checkpoint to the accumulation of the present run.
+
+    A run on another number of GPUs may accumulate another number of steps per update.
+
+    Raises:
+        ValueError: if the total batch size differs.
+    """
+    before = RunState.from_checkpoint(checkpoint).total_batch
+    if before is None:
+        return
+    if before.size != present.size:
+        accumulate, rest = divmod(before.size, present.gpus * present.batch_size)
+        if rest:
+            remedy = f'choose batch_size and accumulate so that the product is {before.size}'
+        else:
+            remedy = f'set batch_size={present.batch_size} and accumulate={accumulate}'
+        raise ValueError(
+            f'the checkpoint was trained with {before.size} images per update ({before}), but '
+            f'this run has {present.size} ({present}), and so another learning rate; {remedy}'
+        )
+    if before.accumulate == present.accumulate:
+        return
+    # Checkpoints fall on complete updates, so both divisions are exact.
+    meta = checkpoint['meta']
+    meta['iter'] = meta['iter'] // before.accumulate * present.accumulate
+    for scheduler in checkpoint.get('param_schedulers', ()):
+        if not scheduler['by_epoch']:
+            for name in SCHEDULER_STEPS:
+                scheduler[name] = scheduler[name] // before.accumulate * present.accumulate

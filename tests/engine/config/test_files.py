@@ -1,4 +1,4 @@
-"""A path or a name means a config; what is wrong with it is said with the name of the file."""
+"""Tests finding and reading configs, and errors that name the broken file."""
 
 import pytest
 from mae_plugin.engine.config.files import find_config, merge_options, read_config
@@ -23,10 +23,10 @@ def test_what_is_no_config(tmp_path):
     (tmp_path / 'epoch_1.pth').touch()
     (tmp_path / 'notes.txt').touch()
     with pytest.raises(
-        ValueError, match=r'epoch_1.pth holds weights and is no config; a config ends in \.py'
+        ValueError, match=r'epoch_1.pth holds weights and is not a config; a config ends in \.py'
     ):
         find_config(str(tmp_path / 'epoch_1.pth'))
-    with pytest.raises(ValueError, match=r'notes.txt is no config'):
+    with pytest.raises(ValueError, match=r'notes.txt is not a config'):
         find_config(str(tmp_path / 'notes.txt'))
     with pytest.raises(ValueError, match='is a folder'):
         find_config(str(tmp_path))
@@ -37,13 +37,13 @@ def test_what_is_no_config(tmp_path):
 
 
 def test_an_error_is_said_with_its_file(tmp_path):
-    """Also where it is in a base: the sentence named no file, or a temporary one."""
+    """Names the broken base: the error named no file, or a temporary one."""
     base, top, wrong = (tmp_path / f'{name}.py' for name in ('base', 'top', 'wrong'))
     base.write_text('a = 1\nb = (\n')
     top.write_text("_base_ = './base.py'\n")
     wrong.write_text('a = undefined\n')
     for file in (base, top):
-        with pytest.raises(ValueError, match=rf'^{base} is not Python that can be read: line 2: '):
+        with pytest.raises(ValueError, match=rf'^{base} has a syntax error in line 2: '):
             read_config(file)
     with pytest.raises(
         ValueError, match=rf"^the config {wrong} cannot be read: NameError: name 'undefined'"
@@ -56,5 +56,5 @@ def test_options_through_what_has_no_parts():
     merge_options(cfg, {'hooks.0.a': 2})
     assert cfg.hooks[0].a == 2
     for key in ('hooks.5.a', 'hooks.x.a', 'number.part'):
-        with pytest.raises(ValueError, match=rf'^--cfg-options {key}=1: '):
+        with pytest.raises(ValueError, match=rf'^cannot set {key}=1: '):
             merge_options(cfg, {key: 1})

@@ -1,4 +1,4 @@
-"""What does not fit is found before the first step."""
+"""Tests the checks of a built Runner before the first step."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ def _crop(size: object, kind: str = 'LoadRandomCrop', name: str = 'scale') -> li
 
 
 def test_crops_that_patches_do_not_tile(build_tiny):
-    """70 x 70 by 8 ended in a traceback at the first step; in wrapped datasets, too."""
+    """70 x 70 by 8 ended in a traceback at the first step, also in wrapped datasets."""
     model = build_tiny()
     for dataset in (
         dict(pipeline=_crop(70)),
@@ -31,7 +31,7 @@ def test_crops_that_patches_do_not_tile(build_tiny):
 
 
 def test_crops_of_another_size_than_the_positions(build_tiny, monkeypatch):
-    """``img_size=96`` with crops of 64 trained without a word."""
+    """Training with ``img_size=96`` and crops of 64 logged nothing."""
     said = []
     monkeypatch.setattr(
         'mae_plugin.engine.config.preflight.print_log', lambda text, logger: said.append(text)
@@ -56,11 +56,11 @@ def test_crops_of_another_size_than_the_positions(build_tiny, monkeypatch):
                     arch=dict(embed_dims=32, num_layers=1, num_heads=3, feedforward_channels=64)
                 )
             ),
-            r'backbone\.layers\.0\.attn has a width of 32, which 3 heads do not divide',
+            r'backbone\.layers\.0\.attn has a width of 32, which is not a multiple of its 3 heads',
         ),
         (
             dict(neck=dict(decoder_num_heads=3)),
-            r'decoder_blocks\.0\.attn has a width of 16, which 3 heads',
+            r'decoder_blocks\.0\.attn has a width of 16, which is not a multiple of its 3 heads',
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_heads_that_do_not_divide_the_width(build_tiny, changes, message):
 
 
 def test_the_best_checkpoint_by_a_metric_that_nobody_computes():
-    """A KeyError after the first validation."""
+    """The run ended in a KeyError after the first validation."""
 
     def config(best: object, **more: object) -> Config:
         more = dict(val_cfg=dict(), val_evaluator=dict(type='Accuracy', topk=(1,))) | more

@@ -1,4 +1,4 @@
-"""Every setting is checked against what takes it, before anything is built."""
+"""Tests that every setting is checked against its class before anything is built."""
 
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def configs() -> dict[str, Config]:
         (PRETRAIN, 'train_dataloader.dataset.type', 'IndexdImages', 'did you mean IndexedImages'),
         (PRETRAIN, 'optim_wrapper.optimizer.type', 'AdmW', 'did you mean AdamW'),
         (PRETRAIN, 'custom_hooks', [dict(type='NoSuchThing')], 'NoSuchThing is not registered'),
-        (PRETRAIN, 'model.backbone.arch', 'bsae', 'arch=bsae is none of.*did you mean base'),
+        (PRETRAIN, 'model.backbone.arch', 'bsae', 'arch=bsae is not one of.*did you mean base'),
         (
             PRETRAIN,
             'train_dataloader',
@@ -162,13 +162,11 @@ def configs() -> dict[str, Config]:
         (PRETRAIN, 'randomness.seed', 'x', "seed='x' must be a number"),
         (PRETRAIN, 'resume', 'maybe', "resume='maybe' must be True or False"),
         (PRETRAIN, 'load_from', 5, 'load_from=5 must be a text'),
-        (PRETRAIN, 'log_level', 'LOUD', 'log_level=LOUD is none of DEBUG, INFO'),
+        (PRETRAIN, 'log_level', 'LOUD', 'log_level=LOUD is not one of DEBUG, INFO'),
     ],
 )
 def test_wrong_settings(configs, config, setting, value, message):
-    """They came out as bare Python, some at the first checkpoint: ``integer division or modulo by
-    zero`` and such.
-    """
+    """These raised bare Python errors, some at the first checkpoint."""
     cfg = Config(configs[config].to_dict())
     cfg.merge_from_dict({setting: value})
     with pytest.raises(ValueError, match=message):
@@ -184,7 +182,7 @@ def test_our_small_configs_pass(name):
 
 
 def test_keyword_arguments_are_followed():
-    """To the parent's constructor, to the function that a hook hands them to, and no further."""
+    """Follows ``**kwargs`` to the parent's constructor, or to the function that a hook calls."""
 
     class Parent:
         def __init__(self, a: int, b: float = 0.0) -> None: ...
@@ -211,9 +209,7 @@ def test_keyword_arguments_are_followed():
 
 @pytest.mark.slow
 def test_no_working_config_is_refused():
-    """Of mmpretrain's own configs those alone that name what is not installed, or not
-    registered.
-    """
+    """Refuses of mmpretrain's own configs only those with types that are not registered."""
     refused, passed = [], 0
     for file in sorted(Path(mmpretrain.__file__).parent.joinpath('.mim/configs').rglob('*.py')):
         if '_base_' in file.parts:

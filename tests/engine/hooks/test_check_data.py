@@ -1,8 +1,7 @@
-"""Every split numbers its classes as training does, and data that does not fit the model is refused
-or reported.
+"""Tests that every split labels its classes as training does, and that data fit the model.
 
-All images of a class have one gray, which the model turns into the class's number in training. So
-the accuracy on every split is 100 %, whatever the split lacks.
+All images of a class have one gray, which the model maps to the label of the class in training. The
+accuracy on every split is therefore 100 %, whatever classes the split lacks.
 """
 
 import json
@@ -33,7 +32,7 @@ FINETUNE = ROOT / 'configs/mae/small_data/vit-mini-p8_1xb128-coslr-8e_64px.py'
 
 @MODELS.register_module()
 class TellsGrays(BaseModel):
-    """Knows the grays of the classes a, b and c, which are the numbers 0, 1 and 2 of training."""
+    """Classifies the grays of the classes a, b and c, which have the labels 0, 1 and 2."""
 
     def __init__(self, num_classes=3, data_preprocessor=None, img_size=32):
         super().__init__(
@@ -69,7 +68,7 @@ def as_folder(root, part, classes):
 
 
 def as_tar(root, part, classes):
-    """Labels are words in ``.cls`` members; the folders are no classes."""
+    """Writes a tar file whose labels are words in ``.cls`` members; its folders are no classes."""
     (root / part).mkdir(parents=True)
     for name in classes:
         write_class(root / f'{part}-images', name)
@@ -83,7 +82,7 @@ def as_tar(root, part, classes):
 
 
 def as_list(root, part, classes):
-    """Labels are words in a JSON file."""
+    """Writes a JSON file whose labels are words."""
     for name in classes:
         write_class(root / part, name)
     labels = {path.name: path.name[0] for path in sorted((root / part).iterdir())}
@@ -96,13 +95,13 @@ SOURCES = [as_folder, as_tar, as_list]
 
 @pytest.fixture(autouse=True)
 def without_environment(monkeypatch):
-    """Asking compilers for their versions would take longer than the runs."""
+    """Skips mmengine's query of compiler versions, which takes longer than the runs."""
     monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
 
 
 @pytest.fixture
 def make(tmp_path):
-    """Builds the Runner of a shipped config on these datasets, without anything but the config."""
+    """Builds the Runner of a shipped config on these datasets, without other changes."""
 
     def build(train=None, val=None, test=None, model=None, **changes) -> Runner:
         cfg = Config.fromfile(FINETUNE)
@@ -134,7 +133,7 @@ def make(tmp_path):
 
 @pytest.fixture
 def said(monkeypatch):
-    """What the logger of the present run has written."""
+    """Collects the log of the present run."""
 
     texts = []
     original = MMLogger.callHandlers
@@ -152,9 +151,7 @@ def accuracy(runner) -> float:
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_a_class_that_is_absent(tmp_path, make, said, source):
-    """``val/`` without b, ``test/`` without a: c was 1, and accuracies of 0 to 67 % were reported
-    for 100 %.
-    """
+    """Without b in ``val/`` or a in ``test/``, c was 1: accuracies of 0 to 67 % were reported."""
     train = source(tmp_path, 'train', 'abc')
     val, test = source(tmp_path, 'val', 'ac'), source(tmp_path, 'test', 'bc')
     runner = make(train, val)
@@ -175,7 +172,7 @@ def test_a_class_that_is_absent(tmp_path, make, said, source):
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_a_class_too_many(tmp_path, make, source):
-    """``val/`` with a class that comes first in the alphabet shifted all others."""
+    """A class of ``val/`` that comes first in the alphabet shifted all other labels."""
     train, val = source(tmp_path, 'train', 'bc'), source(tmp_path, 'val', 'abc')
     with pytest.raises(
         ValueError,
@@ -196,7 +193,7 @@ def test_from_a_checkpoint_to_a_class_too_many(tmp_path, make):
 
 
 def test_training_that_resumes_keeps_the_numbers(tmp_path, make):
-    """A class folder that came since shifted the labels of the weights that go on."""
+    """A class folder that was added since then shifted the labels of the resumed weights."""
     train, val = as_folder(tmp_path, 'train', 'bc'), as_folder(tmp_path, 'val', 'c')
     runner = make(train, val)
     runner.train()
@@ -237,7 +234,7 @@ def test_in_wrappers(tmp_path, make):
 
 
 def test_parts_of_a_wrapper(tmp_path):
-    """One part agrees with training, and the next one does not."""
+    """One part has the labels of training, and the next part has others."""
     prefixes = [
         as_folder(tmp_path, part, classes) for part, classes in (('one', 'abc'), ('two', 'ac'))
     ]
@@ -258,7 +255,7 @@ def test_parts_of_a_wrapper(tmp_path):
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_the_probe(tmp_path, source):
-    """Between the images to classify and the bank: 25 and 10 % were reported for 30 and 50 %."""
+    """Compares images and bank: 25 and 10 % were reported instead of 30 and 50 %."""
     bank, val = source(tmp_path, 'train', 'abc'), source(tmp_path, 'val', 'ac')
 
     def probe() -> dict:
@@ -292,7 +289,7 @@ def test_the_probe(tmp_path, source):
 
 
 def test_names_that_are_given(tmp_path, make, said):
-    """Readable names for folders in the same order, and the same names in another order."""
+    """Accepts other names for folders in the same order, and refuses another order."""
     train, val = as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'abc')
     names = ['ant', 'bee', 'cat']
     runner = make(dict(train, classes=names), dict(val, classes=names))
@@ -309,7 +306,7 @@ def test_names_that_are_given(tmp_path, make, said):
         for text in said
     )
     with pytest.raises(
-        ValueError, match="val_dataloader numbers the class 'c' 0, training 2; give val_dataloader"
+        ValueError, match="val_dataloader labels the class 'c' 0, training 2; set val_dataloader"
     ):
         make(train, dict(val, classes=['c', 'b', 'a'])).train()
     with pytest.raises(
@@ -319,12 +316,12 @@ def test_names_that_are_given(tmp_path, make, said):
 
 
 def test_another_dataset(tmp_path, make):
-    """mmpretrain's own datasets number by folder too, and cannot be told otherwise: refused."""
+    """Refuses mmpretrain's own datasets, which label by folder and cannot adopt labels."""
     train, val = as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'ac')
     loader = make(train, val).cfg.val_dataloader.dataset
     other = dict(_delete_=True, **{**loader, 'type': 'CustomDataset'})
     with pytest.raises(
-        ValueError, match="numbers the class 'c' 1, training 2; give val_dataloader.dataset the cl"
+        ValueError, match="labels the class 'c' 1, training 2; set val_dataloader.dataset.cl"
     ):
         make(train, val, **{'val_dataloader.dataset': other}).train()
 
@@ -353,9 +350,7 @@ def test_numbers_and_names(tmp_path, make):
 
 
 def test_number_of_classes(tmp_path, make, said):
-    """Ten outputs for three classes trained without a word; two ended in a traceback, or in wrong
-    numbers.
-    """
+    """Ten outputs for three classes logged nothing; two gave a traceback or wrong numbers."""
     train, val = as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'abc')
     for split in (dict(train=train), dict(test=val), dict(val=val)):
         (name,) = split
@@ -366,9 +361,8 @@ def test_number_of_classes(tmp_path, make, said):
             getattr(runner, name)()
     make(train, model=dict(num_classes=10)).train()
     assert (
-        'train_dataloader has 3 classes, fewer than model.head.num_classes, 10. If that is not '
-        'meant, set '
-        'model.head.num_classes=3 data_preprocessor.num_classes=3.'
+        'train_dataloader has 3 classes, fewer than model.head.num_classes, 10. Unless this '
+        'is intended, set model.head.num_classes=3 data_preprocessor.num_classes=3.'
     ) in said
     said.clear()
     make(train).train()
@@ -390,12 +384,11 @@ def test_labels_that_are_mixed(tmp_path, make):
 
 
 def test_size_of_the_crops(tmp_path, make, said):
-    """``img_size=96`` with crops of 32 trained without a word."""
+    """Training with ``img_size=96`` and crops of 32 logged nothing."""
     train = as_folder(tmp_path, 'train', 'abc')
     text = (
         'train_dataloader gives images of 32 x 32 pixels, but model.backbone.img_size is 96 x 96, '
-        'so the position '
-        'embedding is resized.'
+        'so the position embedding is resized.'
     )
     make(train).train()
     assert not [line for line in said if 'img_size is' in line]
@@ -415,7 +408,7 @@ def test_size_of_the_crops(tmp_path, make, said):
 @pytest.mark.parametrize('workers', [0, 1])
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_images_that_cannot_be_one_batch(tmp_path, make, split, workers):
-    """mmengine's own loops for evaluation ended in torch's words, without the files."""
+    """mmengine's evaluation loops raised torch's error, without the files."""
     prefix = as_folder(tmp_path, split, 'ab')
     Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(tmp_path / split / 'a' / 'a1.png')
     pipeline = [
@@ -432,7 +425,7 @@ def test_images_that_cannot_be_one_batch(tmp_path, make, split, workers):
 
 
 def test_images_that_cannot_be_one_batch_while_training(tmp_path, make):
-    """mmengine's own loop for training names the files too."""
+    """mmengine's training loop names the files too."""
     prefix = as_folder(tmp_path, 'train', 'ab')
     Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(tmp_path / 'train' / 'a' / 'a1.png')
     pipeline = [
@@ -447,7 +440,7 @@ def test_images_that_cannot_be_one_batch_while_training(tmp_path, make):
 
 
 def test_models_keep_the_names_of_training(tmp_path, make):
-    """``get_model`` and what inferencers answer with do not depend on a validation folder."""
+    """Class names of ``get_model`` and inferencers do not depend on a validation folder."""
     runner = make(as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'ac'))
     runner.train()
     model = get_model(runner.cfg, f'{runner.work_dir}/epoch_1.pth')

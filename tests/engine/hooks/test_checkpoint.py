@@ -1,6 +1,4 @@
-"""Checkpoints that are whole or not there, the older one kept until the newer is written, damaged
-ones passed over.
-"""
+"""Tests that checkpoints are complete or absent, and that damaged ones are skipped."""
 
 import json
 import os
@@ -13,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mae_plugin.engine.hooks.checkpoint import SafeCheckpointHook, _RemovesLater
+from mae_plugin.engine.hooks.atomic_backend import DeferredRemoval
+from mae_plugin.engine.hooks.checkpoint import SafeCheckpointHook
 from mae_plugin.engine.resume.find import resume_point
-from mae_plugin.engine.resume.work_dir import Places
+from mae_plugin.engine.resume.work_dir import CheckpointPaths
 from mae_plugin.utils import atomic_files as files
 from mmengine.hooks import Hook
 
@@ -28,7 +27,7 @@ def names(folder):
 
 
 def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):  # noqa: F811
-    """Even when only one checkpoint is to be kept, it goes only once its successor is on disk."""
+    """With one checkpoint to keep, it is removed only once its successor is on disk."""
     train(images, tmp_path, stop_after=4, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     assert names(tmp_path) == ['iter_3.pth']
 
@@ -49,7 +48,7 @@ def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkey
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty'])
 def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa: F811
-    """Cut short, emptied, or with one bit changed in its weights: resuming takes the one before."""
+    """Resumes from the checkpoint before a truncated, emptied or altered one."""
     train(images, tmp_path, stop_after=7)
     assert names(tmp_path) == ['iter_3.pth', 'iter_6.pth']
     newest = tmp_path / 'iter_6.pth'
@@ -63,9 +62,7 @@ def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa:
 
 
 def test_nothing_whole_does_not_start_anew(images, tmp_path):  # noqa: F811
-    """Unless that is what is wanted: the files moved away, training starts from scratch, and the
-    log says so.
-    """
+    """Starts from scratch only after the files were moved away, and logs it."""
     train(images, tmp_path, stop_after=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'damaged')
     with pytest.raises(
@@ -83,7 +80,7 @@ def test_nothing_whole_does_not_start_anew(images, tmp_path):  # noqa: F811
 
 
 def test_which_checkpoint_is_the_newest(tmp_path):
-    assert resume_point(Places.of(tmp_path)) is None
+    assert resume_point(CheckpointPaths.of(tmp_path)) is None
     run_of_one_step = dict(meta=dict(epoch=0, iter=1), state_dict={}, message_hub={})
     for i, name in enumerate(
         ['epoch_9', 'iter_2', 'epoch_10', 'best_accuracy_epoch_12', 'epoch_10-0a1b2c3d']
@@ -91,11 +88,11 @@ def test_which_checkpoint_is_the_newest(tmp_path):
         torch.save(run_of_one_step, tmp_path / f'{name}.pth')
         os.utime(tmp_path / f'{name}.pth', (time.time() + i, time.time() + i))
     # By date, without evaluation's best and published ones.
-    assert resume_point(Places.of(tmp_path)).name == 'epoch_10.pth'
+    assert resume_point(CheckpointPaths.of(tmp_path)).name == 'epoch_10.pth'
     # What the last run wrote down goes first, also when the folder was moved since.
     for folder in (tmp_path, '/where/it/was/before'):
         (tmp_path / 'last_checkpoint').write_text(f'{folder}/iter_2.pth')
-        assert resume_point(Places.of(tmp_path)).name == 'iter_2.pth'
+        assert resume_point(CheckpointPaths.of(tmp_path)).name == 'iter_2.pth'
 
 
 def test_write_atomically(tmp_path, monkeypatch):
@@ -112,9 +109,9 @@ def test_write_atomically(tmp_path, monkeypatch):
 
 
 def test_best_checkpoint_is_replaced(tmp_path):
-    """The former best is removed once the new one is there; under the same name it stays."""
+    """Removes the former best checkpoint unless the new one has the same name."""
     hook = SafeCheckpointHook(save_best='acc', rule='greater')
-    hook.file_backend = _RemovesLater()
+    hook.file_backend = DeferredRemoval()
     old, kept = tmp_path / 'best_1.pth', tmp_path / 'best_2.pth'
     for path in (old, kept):
         path.write_bytes(b'1')
@@ -127,7 +124,7 @@ def test_best_checkpoint_is_replaced(tmp_path):
 
 @pytest.fixture
 def small_disk():
-    """A file system of 3 MB, room for a few of the tiny model's checkpoints."""
+    """Yields a file system of 3 MB, enough for a few of the tiny model's checkpoints."""
     folder = Path(tempfile.mkdtemp())
     mounted = subprocess.run(
         ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder], capture_output=True, text=True
@@ -142,9 +139,7 @@ def small_disk():
 
 
 def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, tmp_path, capfd):  # noqa: F811
-    """Something fills the disk after the first checkpoint: training goes on, loudly, and resumes
-    from that one.
-    """
+    """Fills the disk after the first checkpoint: training continues, and resumes from it."""
 
     class Fills(Hook):
         priority = 'LOWEST'
@@ -177,7 +172,8 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
     failure = r'(?m)^.* - ERROR - .*NO CHECKPOINT: the checkpoint could not be written \(\[Errno 28\] No space left'
     assert len(re.findall(failure, said)) == 3
     assert (
-        f'free some space in {small_disk}. The last good one is kept, and training goes on.' in said
+        f'free some space in {small_disk}. The last good one is kept, and training continues.'
+        in said
     )
     assert re.search(
         r'- ERROR - .*The last checkpoint of this run is not on disk: .*; free some space', said
@@ -191,9 +187,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
 
 @pytest.mark.slow
 def test_soak(tmp_path):
-    """SIGKILL of real processes, ten times: at any moment, and while writing; then of workers, and
-    SIGTERM.
-    """
+    """Kills real processes at any moment and while writing, kills workers, and sends SIGTERM."""
     run('tools/soak.py', '--kills', 18, '--json', tmp_path / 'figures.json')
     figures = json.loads((tmp_path / 'figures.json').read_text())
     assert figures['survived'] == figures['kills'] and list(figures['kills'].values()) == [

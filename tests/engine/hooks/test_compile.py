@@ -1,6 +1,4 @@
-"""The compiled step: same loss, same gradients, same names of weights, and no harm where there is
-no compiler.
-"""
+"""Tests that the compiled step has the same loss, gradients and names of weights."""
 
 import copy
 
@@ -13,9 +11,7 @@ from ..loops.test_train import images, train  # noqa: F401  (a fixture)
 
 @pytest.fixture(autouse=True)
 def nothing_compiled():
-    """torch counts the graphs of a function over all models of a process, and stops compiling at
-    the eighth.
-    """
+    """Resets torch, which stops compiling a function at its eighth graph."""
     torch.compiler.reset()
 
 
@@ -34,9 +30,7 @@ def shallow(build_tiny):
 
 @pytest.mark.parametrize('bfloat16', [False, True])
 def test_same_loss_and_gradients(build_tiny, bfloat16):
-    """By inductor, from noise and from a mask; under bfloat16 autocast both modes round, though not
-    alike.
-    """
+    """Compares inductor from noise and from a mask; bfloat16 modes round differently."""
     eager = shallow(build_tiny)
     compiled = copy.deepcopy(eager)
     compiled.compile(fullgraph=True)
@@ -55,9 +49,7 @@ def test_same_loss_and_gradients(build_tiny, bfloat16):
 
 
 def test_other_sizes_are_one_more_graph(build_tiny):
-    """Whole graphs throughout: one for the usual size, which is used again, and few for all
-    others.
-    """
+    """Needs one graph for the usual size, and few for all others."""
     from torch._dynamo.testing import CompileCounter
 
     arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
@@ -112,7 +104,7 @@ def test_without_a_compiler(build_tiny):
 
 
 def test_in_a_run(images, tmp_path):  # noqa: F811
-    """Off on a CPU unless asked for; when it is on, the run is the same but for rounding."""
+    """Compiles on a CPU only on request; the run is the same up to rounding."""
     plain, _ = train(images, tmp_path / 'plain')
     options = {'default_hooks.compile.enabled': True, 'default_hooks.compile.backend': 'aot_eager'}
     compiled, _ = train(

@@ -1,6 +1,4 @@
-"""Updates that are not finite are skipped without a look at the device; going back when they do not
-cease.
-"""
+"""Tests that non-finite updates are skipped, and that training rolls back if they persist."""
 
 import copy
 
@@ -34,9 +32,7 @@ def step(wrapper, net, factor=1.0, seed=0):
 @pytest.mark.parametrize('scaled', [False, True])
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_a_bad_update_changes_nothing(kind, scaled, bad):
-    """Weights, momenta and step counts are as if it had not been; with a loss scaler, which halves
-    its scale, too.
-    """
+    """Keeps weights, momenta and step counts; a loss scaler halves its scale."""
     nets = model(), model()
     wrappers = []
     for net in nets:
@@ -75,7 +71,7 @@ def test_a_bad_gradient_of_a_finite_loss():
 
 
 def test_a_loss_that_has_no_gradient_spoils_it_too():
-    """An infinite constant leaves gradients finite; the update is skipped all the same."""
+    """Skips the update of an infinite constant, which leaves gradients finite."""
     net = model()
     wrapper = AutoAmpOptimWrapper(optimizer=OPTIMIZERS['fused'](net.parameters()))
     wrapper.update_params(net(torch.ones(1, 3)).sum() + float('inf'))
@@ -98,7 +94,7 @@ def test_the_count_is_resumed():
 
 
 class Reads(TorchDispatchMode):
-    """Counts what makes the host wait for a device: a number read off a tensor."""
+    """Counts reads of numbers from tensors, for which the host waits for the device."""
 
     number = 0
 
@@ -109,9 +105,7 @@ class Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize('clip_grad', [None, dict(max_norm=0.01)])
 def test_nothing_is_read(clip_grad):
-    """mmengine's own clipping reads the norm at every step. Optimisers that a tensor cannot stop
-    need one number.
-    """
+    """Needs one number per update for optimizers that are not fused, and none for others."""
     for optimizer, expected in (
         (OPTIMIZERS['fused'], 0),
         (lambda p: torch.optim.SGD(p, lr=0.1), 1),
@@ -128,7 +122,7 @@ def test_nothing_is_read(clip_grad):
     'settings', [dict(max_norm=0.01), dict(max_norm=0.02, norm_type=1.0), dict(max_norm=100.0)]
 )
 def test_clipping_is_torchs(settings):
-    """Gradients as torch.nn.utils.clip_grad_norm_ leaves them, and the norm before it."""
+    """Compares gradients and norm with torch.nn.utils.clip_grad_norm_."""
     nets = model(), model()
     wrapper = AutoAmpOptimWrapper(
         optimizer=torch.optim.SGD(nets[0].parameters(), lr=1.0), clip_grad=dict(settings)
@@ -162,9 +156,7 @@ def test_is_finite_looks_at_buffers_too():
 
 
 class Spoils(Hook):
-    """Makes every loss NaN from one step up to another, as often as it is reached; or a weight, in
-    one step.
-    """
+    """Makes the losses of a range of steps NaN, several times; or a weight in one step."""
 
     def __init__(self, begin: int, end: int, times: int = 1, weight: int | None = None) -> None:
         self.begin, self.end, self.times, self.weight = begin, end, times, weight
@@ -196,9 +188,7 @@ def spoilt(images, work_dir, spoils, patience=2, **arguments):  # noqa: F811
 
 @pytest.mark.parametrize(('by_epoch', 'workers'), [(True, 2), (False, 0)])
 def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers):  # noqa: F811
-    """Steps 4 to 7 are NaN once: the checkpoint of step 3 it is, and then other images than
-    before.
-    """
+    """Rolls back from steps 4 to 7 to the checkpoint of step 3, and uses other images."""
     spoils = Spoils(4, 8)
     losses, weights = spoilt(images, tmp_path, spoils, by_epoch=by_epoch, workers=workers)
     assert spoils.visits == [*range(6), *range(3, STEPS)]
@@ -208,8 +198,8 @@ def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers): 
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert '2 updates up to step 6 were not finite, and skipped' in log
     assert (
-        f'Going back to {tmp_path}/iter_3.pth, and on with other data: at iteration 6 the last 2 '
-        'updates' in log
+        f'Rolling back to {tmp_path}/iter_3.pth, to continue with other data: at iteration 6 the '
+        'last 2 updates' in log
     )
     # What is resumed from then on is that run: the same data again, bit for bit.
     stopped = tmp_path / 'stopped'
@@ -220,9 +210,7 @@ def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers): 
 
 
 def test_nothing_good_is_lost_meanwhile(images, tmp_path):  # noqa: F811
-    """Checkpoints of every step, of which one is kept, while nothing is learnt: the one of before
-    is still there.
-    """
+    """Keeps the last good checkpoint while updates are skipped, with one to keep."""
     spoils = Spoils(4, 9)
     changes = {'default_hooks.checkpoint.max_keep_ckpts': 1}
     spoilt(images, tmp_path, spoils, patience=3, interval=1, **changes)
@@ -242,29 +230,25 @@ def test_ends_when_it_does_not_help(images, tmp_path):  # noqa: F811
         '0 (lr' in log
     )
     assert (
-        f'going back to {tmp_path}/iter_3.pth did not help; lower optim_wrapper.optimizer.lr' in log
+        f'rolling back to {tmp_path}/iter_3.pth did not help; lower optim_wrapper.optimizer.lr'
+        in log
     )
 
 
 def test_ends_when_there_is_nothing_to_go_back_to(images, tmp_path):  # noqa: F811
     with pytest.raises(SystemExit):
         spoilt(images, tmp_path, Spoils(0, 8))
-    assert 'there is no checkpoint of before' in next(tmp_path.glob('*/*.log')).read_text()
+    assert 'there is no earlier checkpoint' in next(tmp_path.glob('*/*.log')).read_text()
 
 
 def test_weights_that_are_not_finite_are_not_written(images, tmp_path):  # noqa: F811
-    """A weight turns infinite after the checkpoint of step 3; the one due at 6 is not written, the
-    run goes back.
-    """
+    """Does not write the checkpoint of step 6 after a weight is infinite, and rolls back."""
     spoils = Spoils(99, 99, weight=4)
     _, weights = spoilt(images, tmp_path, spoils, patience=7)
     assert all(value.isfinite().all() for value in weights.values())
     assert spoils.visits == [*range(7), *range(3, STEPS)]
     log = next(tmp_path.glob('*/*.log')).read_text()
-    assert (
-        'NO CHECKPOINT: there are numbers in the weights that are not finite, so they were not '
-        'saved' in log
-    )
+    assert 'NO CHECKPOINT: some weights are not finite, so they were not saved' in log
 
 
 def test_a_few_bad_steps_are_no_reason(images, tmp_path):  # noqa: F811
@@ -274,5 +258,5 @@ def test_a_few_bad_steps_are_no_reason(images, tmp_path):  # noqa: F811
 
 
 def test_patience():
-    with pytest.raises(ValueError, match='patience=0 would stop every run; give a positive number'):
+    with pytest.raises(ValueError, match='patience=0 would stop every run; use a positive number'):
         NaNGuardHook(patience=0)

@@ -1,6 +1,4 @@
-"""SIGTERM and SIGUSR1 end a run after the step, saved; what is resumed is the run that was not
-stopped.
-"""
+"""Tests that signals end a run after a saved step, and that the run resumes exactly."""
 
 import os
 import signal
@@ -11,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mae_plugin.engine.hooks.preemption import PreemptionHook, obey_parent_alone
+from mae_plugin.engine.hooks.preemption import PreemptionHook, ignore_signals_except_parents
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
@@ -36,7 +34,7 @@ class Signals(Hook):
 
 
 def stopped(images, work_dir, step, number=signal.SIGTERM, **arguments):  # noqa: F811
-    """The losses of a run that a signal ends."""
+    """Returns the losses of a run that a signal ends."""
     notes = []
 
     class Losses(resumable.Losses):
@@ -72,10 +70,9 @@ def names(folder):
     ],
 )
 def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):  # noqa: F811
-    """In the middle of an epoch, at its end, and between two regular checkpoints by iteration;
-    workers hold out.
+    """Stops within an epoch, at its end, and between two regular checkpoints by iteration.
 
-    Ctrl-C lost what was trained since the last checkpoint, and ended in a traceback.
+    Ctrl-C lost the steps since the last checkpoint, and ended in a traceback.
     """
     changes = {'default_hooks.checkpoint.by_epoch': by_epoch, 'interval': 1 if by_epoch else 4}
     whole, weights = train(images, tmp_path / 'whole', by_epoch=by_epoch)
@@ -95,9 +92,7 @@ def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):  # 
 
 
 def test_stops_where_gradients_are_whole(images, tmp_path):  # noqa: F811
-    """Told in the first of three steps that make an update: stops after the third, as whole updates
-    can be resumed.
-    """
+    """Stops after the third of three accumulated steps, on a signal in the first."""
     changes = {'optim_wrapper.accumulative_counts': 3, 'train_dataloader.batch_size': 1}
     whole, weights = train(images, tmp_path / 'whole', **changes)
     first = stopped(images, tmp_path / 'run', 3, **changes)
@@ -121,9 +116,7 @@ def test_signals_are_given_back(images, tmp_path):  # noqa: F811
 
 
 def test_a_failed_run_is_not_started_again(images, tmp_path):  # noqa: F811
-    """SIGTERM that reaches a rank after its error, as when torchrun ends the ranks beside a dead
-    one: never 75.
-    """
+    """Does not end with 75 on SIGTERM after an error, as when torchrun ends the other ranks."""
 
     def end(number, frame) -> None:
         os._exit(75)
@@ -139,7 +132,7 @@ def test_a_failed_run_is_not_started_again(images, tmp_path):  # noqa: F811
 
 
 class Repeated(Hook):
-    """Sends one signal in a step, and a second one while the checkpoint of that step is written."""
+    """Sends a signal in a step, and a second one while the checkpoint of that step is written."""
 
     def __init__(self, first: int, second: int) -> None:
         self.first, self.second = first, second
@@ -163,9 +156,7 @@ class Repeated(Hook):
     ],
 )
 def test_told_twice(images, tmp_path, first, second, code, saved):  # noqa: F811
-    """A second SIGTERM while saving ended with another code; a second Ctrl-C ends at once, without
-    a traceback.
-    """
+    """Ignores a second SIGTERM while saving; a second Ctrl-C ends without a traceback."""
 
     class Losses(resumable.Losses):
         def before_run(self, runner):
@@ -190,9 +181,7 @@ def test_told_twice(images, tmp_path, first, second, code, saved):  # noqa: F811
 
 
 def test_workers_of_other_loops():
-    """Those of the validation inherited the handlers of the run: none of them ended when the run
-    did.
-    """
+    """Workers of validation inherited the handlers of the run, and did not end with it."""
     begun = torch.multiprocessing.get_context('fork').Value('i', 0)
 
     def initialize(worker_id: int) -> None:
@@ -218,12 +207,12 @@ def test_workers_of_other_loops():
 
 @pytest.mark.timeout(60)
 def test_workers_end_with_a_killed_parent(tmp_path):
-    """Whatever they wait for: here for nothing that the parent would send."""
+    """Ends workers that wait for a message from their killed parent."""
     reader, writer = os.pipe()
     parent = os.fork()
     if parent == 0:
         if os.fork() == 0:
-            obey_parent_alone()
+            ignore_signals_except_parents()
             os.write(writer, b'up')
             time.sleep(300)
         time.sleep(300)
@@ -238,9 +227,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.timeout(60)
 def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):  # noqa: F811
-    """A worker dies of SIGKILL with the lock by which torch would tell it to end: the run ends all
-    the same.
-    """
+    """Ends the run although a killed worker holds the lock that torch takes on shutdown."""
 
     class Losses(resumable.Losses):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -260,12 +247,12 @@ def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):  # noqa:
 
 
 def test_a_worker_obeys_its_parent(tmp_path):
-    """A worker ignores a stranger's SIGTERM and ends on its parent's."""
+    """Ignores SIGTERM of another process, and ends on that of the worker's parent."""
     context = torch.multiprocessing.get_context('fork')
     ready = context.Event()
 
     def work():
-        obey_parent_alone()
+        ignore_signals_except_parents()
         ready.set()
         time.sleep(60)
 

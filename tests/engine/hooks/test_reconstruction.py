@@ -1,4 +1,4 @@
-"""Panels of the same images under the same masks, which leave the training as it is."""
+"""Tests panels of the same images under the same masks, which leave training unchanged."""
 
 import random
 
@@ -26,7 +26,7 @@ def panels(work_dir) -> dict[str, np.ndarray]:
 
 
 def dataset_of(folder, size: int = 32) -> dict:
-    """The recipe's test dataset on another folder, at another size."""
+    """Returns the recipe's test dataset with another folder and size."""
     config = Config.fromfile(ROOT / PRETRAIN).test_dataloader.dataset
     config.pipeline[0].scale = size
     return {**config, 'data_root': str(folder), 'data_prefix': ''}
@@ -38,9 +38,7 @@ def settings_of_test(folder, size: int = 32) -> dict:
 
 
 def test_panels_of_a_run(images, tmp_path):  # noqa: F811
-    """The test images, drawn by hand from the last checkpoint, are the last panel's, to the last
-    bit.
-    """
+    """Compares the last panel with images drawn from the last checkpoint, bit for bit."""
     write_jpegs(tmp_path / 'test', 5, seed=9)
     options = {f'{HOOK}.interval': 1, f'{HOOK}.num_images': 2, f'{HOOK}.mask_ratio': 0.5}
     options |= settings_of_test(tmp_path / 'test')
@@ -70,9 +68,7 @@ def test_panels_of_a_run(images, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize('compiled', [False, True])
 def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # noqa: F811
-    """There, every random number follows from the one before; test images that are not there, or
-    that patches do not tile, are no reason to stop.
-    """
+    """Leaves the random numbers of mmengine unchanged, also with unusable test images."""
     options = {'train_cfg.type': 'EpochBasedTrainLoop', f'{HOOK}.interval': 1}
     if compiled:
         options |= {
@@ -84,7 +80,7 @@ def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # no
     assert set(panels(tmp_path / 'with')) == {'reconstruction_5.png', 'reconstruction_10.png'}
     log = next((tmp_path / 'with').glob('*/*.log')).read_text()
     assert (
-        log.count('Panels show training images, as those of the test dataset are of no use: ') == 1
+        log.count('Panels show training images, as those of the test dataset cannot be used: ') == 1
     )
     without, same = train(images, tmp_path / 'without', **{**options, f'{HOOK}.num_images': 0})
     assert losses == without
@@ -92,7 +88,7 @@ def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # no
 
 
 def test_by_iteration(images, tmp_path):  # noqa: F811
-    """Every fourth iteration and at the last, on every backend that the visualizer has."""
+    """Draws at every fourth iteration and the last one, on all backends of the visualizer."""
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -113,7 +109,7 @@ def test_by_iteration(images, tmp_path):  # noqa: F811
 
 
 def test_other_models_get_no_panels(images, tmp_path):  # noqa: F811
-    """MixMIM's like: a head that predicts no pixels is said once, and training goes on."""
+    """Logs once that a head without pixels, such as that of MixMIM, gets no panels."""
     hook = ReconstructionHook()
     runner = type('Runner', (), dict(model=torch.nn.Linear(1, 1)))
     hook.before_train(runner)

@@ -1,4 +1,4 @@
-"""Two runs in one work dir: the second one is refused, whoever starts it."""
+"""Tests that a second run in the same work dir is refused."""
 
 import os
 import socket
@@ -15,16 +15,14 @@ from ..loops.test_train import images, train  # noqa: F401  (a fixture)
 
 @pytest.fixture
 def other_run(tmp_path):
-    """A process that has the lock of ``tmp_path``."""
+    """Yields a process that holds the lock of ``tmp_path``."""
     with holding(lambda: lock_work_dir(tmp_path)) as process:
         yield process
 
 
 def test_a_second_run_is_refused(images, tmp_path, other_run):  # noqa: F811
-    """Both ended with 0, each overwriting the other's checkpoints; SIGKILL of the first frees the
-    work dir.
-    """
-    said = rf'process {other_run.pid} on {socket.gethostname()} is training in {tmp_path} already; .*--work-dir'
+    """Both runs ended with 0 and overwrote each other's checkpoints."""
+    said = rf'process {other_run.pid} on {socket.gethostname()} is training in {tmp_path} already; .*work_dir'
     cfg = Config(dict(work_dir=str(tmp_path)))
     with pytest.raises(ValueError, match=said):
         lock_early(cfg)
@@ -40,7 +38,7 @@ def test_a_second_run_is_refused(images, tmp_path, other_run):  # noqa: F811
 
 
 def test_started_twice_at_once(tmp_path):
-    """Exactly one of several processes that start together gets the work dir."""
+    """Gives the work dir to exactly one of several processes that start together."""
     count, gate = 6, FORK.Barrier(6)
     results = FORK.SimpleQueue()
 
@@ -64,9 +62,7 @@ def test_started_twice_at_once(tmp_path):
 
 
 def test_testing_in_the_work_dir_of_a_run(tmp_path, other_run):
-    """The hook locks for training alone, so that a checkpoint can be tested while training goes
-    on.
-    """
+    """Locks for training alone, so a checkpoint can be tested during training."""
 
     class Testing:
         work_dir = str(tmp_path)
@@ -84,7 +80,7 @@ def test_again_in_the_same_process(tmp_path):
 
 
 def test_without_locks(tmp_path, monkeypatch):
-    """On a file system without locks a run starts, with a line in the log."""
+    """Starts a run on a file system without locks, with a line in the log."""
     said = []
 
     def without_locks(*_) -> None:
@@ -94,13 +90,13 @@ def test_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, 'print_log', lambda text, **_: said.append(text))
     lock_work_dir(tmp_path)
     assert said == [
-        f'Nothing keeps a second run out of {tmp_path}, as it cannot be locked ([Errno 38] '
-        'Function not implemented).'
+        f'{tmp_path} cannot be locked ([Errno 38] Function not implemented), so a second run in it '
+        'is not prevented.'
     ]
 
 
 def test_every_training_has_the_hook(tmp_path):
-    """Ours through the configs, any other config of mmpretrain's through the tool."""
+    """Finds the hook in the plugin's configs, and adds it to other configs."""
     ours = Config.fromfile(ROOT / 'configs/mae/mae_vit-mini-p8_demo-64px.py')
     ours.work_dir = str(tmp_path / 'a')
     other = Config(dict(work_dir=str(tmp_path / 'b'), custom_hooks=[dict(type='EMAHook')]))

@@ -1,6 +1,4 @@
-"""LeanRuntimeInfoHook: what mmengine's hook notes, without its waiting and without its growing
-history.
-"""
+"""Tests that LeanRuntimeInfoHook logs what mmengine's hook does, without waiting."""
 
 import json
 
@@ -25,7 +23,7 @@ def records(work_dir):
 
 
 def test_the_log_is_the_same(images, tmp_path):  # noqa: F811
-    """Every record of the log and every loss in the checkpoints, next to mmengine's own hook."""
+    """Compares all log records and losses in checkpoints with those of mmengine's hook."""
     for name, kind in (('ours', 'LeanRuntimeInfoHook'), ('stock', 'RuntimeInfoHook')):
         changes = {
             'default_hooks.runtime_info.type': kind,
@@ -48,9 +46,7 @@ def test_the_log_is_the_same(images, tmp_path):  # noqa: F811
 
 
 class Reads(TorchDispatchMode):
-    """Counts numbers read off tensors, by item(), float(), bool() or int(), and shapes that depend
-    on values.
-    """
+    """Counts reads of numbers from tensors, and of shapes that depend on values."""
 
     number = 0
 
@@ -69,7 +65,7 @@ class Reads(TorchDispatchMode):
     ('kind', 'expected'), [('LeanRuntimeInfoHook', 0), ('RuntimeInfoHook', STEPS)]
 )
 def test_nothing_is_read_between_two_logs(images, tmp_path, monkeypatch, kind, expected):  # noqa: F811
-    """Counts what would make the host wait for a GPU; mmengine's own hook does at every step."""
+    """Counts operations for which the host would wait for a GPU."""
     reads = Reads()
     # The clock starts with the first step, and nothing is logged before the end of the first epoch.
     from mae_plugin.engine.loops.train import ResumableEpochLoop

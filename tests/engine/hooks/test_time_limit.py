@@ -1,4 +1,4 @@
-"""Training against the clock, with a clock of our own."""
+"""Tests training with a time limit, with a fake clock."""
 
 from types import SimpleNamespace
 

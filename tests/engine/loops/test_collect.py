@@ -1,4 +1,4 @@
-"""Evaluation over several ranks needs no disk."""
+"""Tests that evaluation on several ranks needs no disk."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from ...processes import FORK
 
 
 class Runner:
-    """What the hooks need of a Runner: the loop of a test whose images are shared by two ranks."""
+    """Imitates a Runner with the loop of a test whose images two ranks share."""
 
     visualizer = Visualizer()
     timestamp = 'now'
@@ -34,7 +34,7 @@ def sample(label: int, predicted: int) -> dict:
 
 
 def evaluate(rank, folder, hook, collect_dir, results) -> None:
-    """Evaluates two images on each of two ranks, of which the last is filled up and wrong."""
+    """Evaluates two images on each of two ranks; the last one is padding and wrong."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         'gloo', f'file://{folder}/meeting', rank=rank, world_size=2
@@ -57,9 +57,7 @@ def evaluate(rank, folder, hook, collect_dir, results) -> None:
 
 @pytest.mark.parametrize('kind', [LenientLoggerHook, SetupErrors])
 def test_a_disk_that_cannot_be_written(tmp_path, monkeypatch, kind):
-    """mmengine exchanged files below .dist_test of the current folder; the first rank ended, the
-    other one waited.
-    """
+    """mmengine exchanged files in .dist_test; one rank ended, and the other one hung."""
     (tmp_path / '.dist_test').touch()
     monkeypatch.chdir(tmp_path)
     assert run_ranks(tmp_path, kind()) == [pytest.approx(200 / 3)] * 2

@@ -1,6 +1,4 @@
-"""A pre-training run with a probe: the numbers that scikit-learn gets from the checkpoint, and the
-best one kept.
-"""
+"""Tests a pre-training run with a probe against scikit-learn."""
 
 import copy
 import json
@@ -24,7 +22,7 @@ PROBE = ROOT / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py
 
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory):
-    """Three classes of images, in train/ and val/."""
+    """Writes three classes of images in train/ and val/."""
     root = tmp_path_factory.mktemp('labelled')
     for i in range(3):
         write_jpegs(root / 'train' / f'class {i}', 12, seed=i)
@@ -34,7 +32,7 @@ def labelled(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def settings(labelled, tmp_path_factory):
-    """What the config on the page of the documentation says, on the generated images."""
+    """Returns the settings of the documentation, with the generated images."""
     (snippet,) = re.findall(
         r'```python\n(_base_ = .*?)```', (ROOT / 'docs/visualize.md').read_text(), re.DOTALL
     )
@@ -63,9 +61,7 @@ def settings(labelled, tmp_path_factory):
 
 @pytest.mark.parametrize('bank_size', [None, 10])
 def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_size):  # noqa: F811
-    """Features by another way, from the file of the checkpoint; the training is the one without a
-    probe.
-    """
+    """Extracts features from the checkpoint in another way; the probe leaves training unchanged."""
     options = settings(bank_size=bank_size)
     losses, weights = train(images, tmp_path / 'with', interval=10, **options)
     (file,) = (tmp_path / 'with').glob('*/vis_data/scalars.json')
@@ -108,9 +104,11 @@ def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_si
 def test_bad_settings(images, settings, tmp_path):  # noqa: F811
     unlabelled = settings()
     unlabelled['val_dataloader']['dataset']['with_label'] = False
-    with pytest.raises(ValueError, match='a probe needs labels'):
+    with pytest.raises(
+        ValueError, match='have no labels, which a probe needs; set with_label=True'
+    ):
         train(images, tmp_path, **unlabelled)
-    with pytest.raises(ValueError, match="pool='max' is none of"):
+    with pytest.raises(ValueError, match="pool='max' is not one of"):
         train(images, tmp_path, **settings(pool='max'))
 
 

@@ -1,4 +1,4 @@
-"""Resumable loops on data loaders that are built already, which mmengine's loops take."""
+"""Tests resumable loops with data loaders that are objects instead of configs."""
 
 import uuid
 
@@ -23,12 +23,12 @@ TRAIN_CFGS = [
 
 @pytest.fixture(autouse=True)
 def without_environment(monkeypatch):
-    """Asking compilers for their versions would take longer than the runs."""
+    """Skips mmengine's query of compiler versions, which takes longer than the runs."""
     monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
 
 
 def settings(images, **changes):  # noqa: F811
-    """Arguments of a data loader's config and of a DataLoader alike, but for ``sampler``."""
+    """Returns arguments of a data loader's config and of a DataLoader, without ``sampler``."""
     return dict(batch_size=4, drop_last=True, collate_fn=default_collate, **changes)
 
 
@@ -60,7 +60,7 @@ def train(loader, work_dir, train_cfg, stop_after=None, **changes):
 
 @pytest.mark.parametrize('train_cfg', TRAIN_CFGS)
 def test_a_data_loader_is_as_good_as_its_config(images, tmp_path, train_cfg):  # noqa: F811
-    """The same losses, and exact resuming from within an epoch."""
+    """Has the same losses, and resumes exactly within an epoch."""
     dataset = dict(type='IndexedImages', data_root=str(images), pipeline=PIPELINE)
     config = settings(
         images, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True)
@@ -80,12 +80,10 @@ def test_a_data_loader_is_as_good_as_its_config(images, tmp_path, train_cfg):  #
 
 @pytest.mark.parametrize('train_cfg', TRAIN_CFGS)
 def test_any_list_of_batches(images, tmp_path, train_cfg):  # noqa: F811
-    """Batches in their own order; a run that was interrupted makes as many steps in all, on the
-    same batches.
-    """
+    """Keeps the order of batches; an interrupted run makes as many steps, on the same ones."""
 
     class Seen(list):
-        """A list that notes what was taken from it."""
+        """Records which of its items were taken."""
 
         def __iter__(self):
             for i in range(len(self)):
@@ -187,7 +185,7 @@ def test_a_probe_on_a_ready_loader(tmp_path):
 
     ready = DataLoader(queries, 4, collate_fn=default_collate)
     assert probe(ready, bank) == {'probe/knn_top1': 100, 'probe/linear_top1': 100}
-    with pytest.raises(ValueError, match='give the bank as the whole config of a dataset'):
+    with pytest.raises(ValueError, match='set val_cfg.bank to the whole config of a dataset'):
         probe(ready, dict(data_prefix='train'))
     with pytest.raises(
         ValueError,

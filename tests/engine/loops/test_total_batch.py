@@ -1,11 +1,13 @@
-"""What an update is made of, and the learning rate that belongs to it."""
+"""Tests the total batch size, and the learning rate that follows from it."""
 
 import copy
 
 import pytest
 import torch
+from mae_plugin.engine.config.total_batch import keep_total_batch, set_total_batch
 from mae_plugin.engine.loops import total_batch as module
-from mae_plugin.engine.loops.total_batch import EffectiveBatch, fit_batch, keep_batch
+from mae_plugin.engine.loops.total_batch import TotalBatch
+from mae_plugin.engine.resume.same_run import convert_steps
 from mmengine.config import Config
 
 from ...conftest import FINETUNE, LINEAR, PRETRAIN, ROOT
@@ -34,18 +36,16 @@ def on_gpus(monkeypatch):
 )
 def test_the_line_at_the_start(on_gpus, config, batch, line):
     cfg = Config.fromfile(ROOT / config)
-    assert EffectiveBatch(*batch).explain(cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr) == line
+    assert TotalBatch(*batch).explain(cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr) == line
 
 
 def test_without_the_rule(on_gpus):
-    said = EffectiveBatch(2, 8, 1).explain(1e-3, None)
-    assert said == 'lr 1e-3, whatever the batch, which is 16 (2 GPUs × 8 × 1)'
+    line = TotalBatch(2, 8, 1).explain(1e-3, None)
+    assert line == 'lr 1e-3, not scaled to the total batch size of 16 (2 GPUs × 8 × 1)'
 
 
 def test_mmengine_scales_by_all_of_it(images, tmp_path):  # noqa: F811
-    """One process, batches of 2, 3 steps an update: 6 of 12 images, half the rate; the config is
-    left as it was.
-    """
+    """Scales by batch size and accumulation, 6 of 12 images; the config is unchanged."""
     changes = {
         'auto_scale_lr': dict(enable=True, base_batch_size=12),
         'optim_wrapper.accumulative_counts': 3,
@@ -80,10 +80,10 @@ def config(recipe: str = PRETRAIN) -> Config:
     ],
 )
 def test_flags(monkeypatch, gpus, given, expected):
-    """One of them keeps the recipe's 4096 images an update; both decide themselves."""
+    """Keeps the recipe's 4096 images per update if one argument is given."""
     monkeypatch.setenv('WORLD_SIZE', str(gpus))
     cfg = config()
-    fit_batch(cfg, *given)
+    set_total_batch(cfg, *given)
     assert (
         cfg.train_dataloader.batch_size,
         cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -96,25 +96,25 @@ def test_flags(monkeypatch, gpus, given, expected):
         (
             8,
             (100, None),
-            "--batch-size 100 on 8 GPUs cannot come to the recipe's 4096 images an update; 64 or "
-            '128 can',
+            "batch_size=100 on 8 GPUs does not divide the recipe's 4096 images per update; 64 or 128 "
+            'can',
         ),
         (6, (64, None), 'no value can, or give both'),
-        (8, (None, 0), '--accumulate 0 on 8 GPUs'),
-        (8, (0, 1), '--batch-size 0 and --accumulate 1 must be at least 1'),
+        (8, (None, 0), 'accumulate=0 on 8 GPUs'),
+        (8, (0, 1), 'batch_size=0 and accumulate=1 must be at least 1'),
     ],
 )
 def test_wrong_flags(monkeypatch, gpus, given, message):
     monkeypatch.setenv('WORLD_SIZE', str(gpus))
     with pytest.raises(ValueError, match=message):
-        fit_batch(config(), *given)
+        set_total_batch(config(), *given)
 
 
 def test_flags_need_a_recipe(monkeypatch):
     cfg = config()
     cfg.pop('auto_scale_lr')
-    with pytest.raises(ValueError, match='give both --batch-size and --accumulate'):
-        fit_batch(cfg, 8, None)
+    with pytest.raises(ValueError, match='give both batch_size and accumulate'):
+        set_total_batch(cfg, 8, None)
 
 
 CHECKPOINT = dict(
@@ -127,15 +127,15 @@ CHECKPOINT = dict(
 
 
 def test_another_number_of_gpus():
-    """Half the GPUs, two steps an update: the same updates are twice as many steps."""
+    """Converts steps for half the GPUs and two steps per update."""
     checkpoint = copy.deepcopy(CHECKPOINT)
-    EffectiveBatch(4, 512, 2).take_over(checkpoint)
+    convert_steps(checkpoint, TotalBatch(4, 512, 2))
     assert checkpoint['meta']['iter'] == 624
     assert checkpoint['param_schedulers'][0] == dict(
         by_epoch=False, _global_step=624, last_step=624
     )
     assert checkpoint['param_schedulers'][1]['_global_step'] == 1
-    EffectiveBatch(8, 512, 1).take_over(dict(meta=dict(iter=1)))
+    convert_steps(dict(meta=dict(iter=1)), TotalBatch(8, 512, 1))
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_resuming_keeps_the_batch(monkeypatch, tmp_path, gpus, batch, wanted):
     torch.save(dict(meta=dict(iter=1, **({'batch': batch} if batch else {}))), tmp_path / 'a.pth')
     cfg = config()
     cfg.work_dir = str(tmp_path)
-    keep_batch(cfg)
+    keep_total_batch(cfg)
     assert cfg.train_dataloader.batch_size == 512, 'there is nothing to resume'
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'a.pth'))
-    keep_batch(cfg)
+    keep_total_batch(cfg)
     assert (
         cfg.train_dataloader.batch_size,
         cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -168,9 +168,7 @@ def test_resuming_keeps_the_batch(monkeypatch, tmp_path, gpus, batch, wanted):
 
 
 def test_a_moved_work_dir_keeps_the_batch(monkeypatch, tmp_path):
-    """The path in last_checkpoint led nowhere, so that a run on another number of GPUs was
-    refused.
-    """
+    """The path in last_checkpoint was invalid, so another number of GPUs was refused."""
     monkeypatch.setenv('WORLD_SIZE', '4')
     torch.save(dict(meta=dict(iter=1, batch=[8, 512, 1, 1])), tmp_path / 'model_1.pt')
     (tmp_path / 'epoch_2.pth').write_bytes(b'damaged')
@@ -178,26 +176,27 @@ def test_a_moved_work_dir_keeps_the_batch(monkeypatch, tmp_path):
     cfg = config()
     cfg.work_dir = str(tmp_path)
     cfg.default_hooks.checkpoint.filename_tmpl = 'model_{}.pt'
-    keep_batch(cfg)
+    keep_total_batch(cfg)
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.accumulative_counts) == (512, 2)
 
 
 @pytest.mark.parametrize(
     ('batch', 'remedy'),
     [
-        ((4, 512, 1), 'add --batch-size 512 --accumulate 2'),
-        ((6, 512, 1), 'choose --batch-size and --accumulate so that the product is 4096'),
+        ((4, 512, 1), 'set batch_size=512 and accumulate=2'),
+        ((6, 512, 1), 'choose batch_size and accumulate so that the product is 4096'),
     ],
 )
 def test_another_batch_is_refused(batch, remedy):
     with pytest.raises(
-        ValueError, match=f'trained with 4096 images an update .* another learning rate; {remedy}'
+        ValueError, match=f'trained with 4096 images per update .* another learning rate; {remedy}'
     ):
-        EffectiveBatch(*batch).take_over(copy.deepcopy(CHECKPOINT))
+        convert_steps(copy.deepcopy(CHECKPOINT), TotalBatch(*batch))
 
 
 def test_checkpoints_fall_on_whole_updates(images, tmp_path):  # noqa: F811
     with pytest.raises(
-        ValueError, match='every 4 steps would fall between the 3 steps that make an update; give'
+        ValueError,
+        match='interval=4 saves between the 3 accumulated steps of an update; use a multiple of 3',
     ):
         train(images, tmp_path, interval=4, **{'optim_wrapper.accumulative_counts': 3})

@@ -1,6 +1,4 @@
-"""A run that was interrupted anywhere and resumed is the run that was not: same losses, same
-weights, bit for bit.
-"""
+"""Tests that an interrupted and resumed run has the same losses and weights, bit for bit."""
 
 import multiprocessing
 import random
@@ -12,7 +10,7 @@ import pytest
 import torch
 from mae_plugin.engine import AutoAmpOptimWrapper
 from mae_plugin.engine.loops.sampler import ResumableSampler, SeededDataset
-from mae_plugin.engine.loops.seeding import seed_at
+from mae_plugin.engine.loops.seeding import seed_for
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -24,7 +22,7 @@ STEPS = 10  # two epochs of five steps; 23 images, four at a time, so an epoch d
 
 
 class Losses(Hook):
-    """Notes every loss; ends the process's run after a step as a crash would."""
+    """Records every loss; interrupts the run after a step as a crash would."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.of_step: dict[int, float] = {}
@@ -39,7 +37,7 @@ class Losses(Hook):
 
 
 def losses_of(runner, stop_after=None) -> dict[int, float]:
-    """Trains, until a step if ``stop_after`` is given; returns the losses by step."""
+    """Trains, up to a step if ``stop_after`` is given; returns the losses by step."""
     losses = Losses(stop_after)
     runner.register_hook(losses)
     if stop_after is None:
@@ -68,9 +66,7 @@ def train(
     resume=False,
     **changes,
 ):
-    """Trains a tiny MAE with every source of randomness; returns the losses by step and the
-    weights.
-    """
+    """Trains a tiny MAE with all sources of randomness; returns losses by step, and weights."""
     cfg = Config.fromfile(ROOT / PRETRAIN)
     cfg.model = dict(
         tiny_config(backbone=dict(drop_path_rate=0.2)),
@@ -113,9 +109,7 @@ def assert_identical(one, other):
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('workers', [0, 2])
 def test_resumes_exactly(images, tmp_path, by_epoch, workers):
-    """Interrupted in the first epoch, at its end and in the second; the uninterrupted run has no
-    workers.
-    """
+    """Interrupts in the first epoch, at its end and in the second, with and without workers."""
     losses, weights = train(images, tmp_path / 'whole', by_epoch=by_epoch)
     assert len(set(losses.values())) == STEPS
     for stop_after in (4, 5, 8):
@@ -132,7 +126,7 @@ def test_resumes_exactly(images, tmp_path, by_epoch, workers):
 
 @OPTIM_WRAPPERS.register_module()
 class Float16OnCPU(AutoAmpOptimWrapper):
-    """What AutoAmpOptimWrapper is on a GPU without bfloat16; its scale starts too high."""
+    """Imitates AutoAmpOptimWrapper on a GPU without bfloat16; its scale starts too high."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -143,9 +137,7 @@ class Float16OnCPU(AutoAmpOptimWrapper):
 
 
 def test_resumes_exactly_with_a_loss_scaler(images, tmp_path):
-    """The scale and the steps since it grew decide which updates overflow, so they too have to go
-    on.
-    """
+    """Resumes scale and growth of the loss scaler, which decide about skipped updates."""
     changes = {'optim_wrapper.type': 'Float16OnCPU'}
     losses, weights = train(images, tmp_path / 'whole', **changes)
     train(images, tmp_path / 'run', stop_after=7, **changes)
@@ -159,7 +151,7 @@ def test_resumes_exactly_with_a_loss_scaler(images, tmp_path):
 
 
 def test_resumes_exactly_from_tar_files(images, tmp_path):
-    """With several crops of each image, and a broken one in whose place another is taken."""
+    """Uses several crops per image, and a broken image that is replaced by another one."""
     folder = tmp_path / 'shards'
     folder.mkdir()
     paths = sorted(images.rglob('*.jpg'))
@@ -181,9 +173,7 @@ def test_resumes_exactly_from_tar_files(images, tmp_path):
 
 
 def test_resuming_at_the_end_of_an_epoch(images, tmp_path):
-    """A checkpoint by iteration at an epoch's last step resumes there: the epoch ends, and is not
-    begun again.
-    """
+    """Ends the epoch after resuming at its last step, instead of repeating it."""
     _, weights = train(images, tmp_path / 'whole')
     train(images, tmp_path / 'run', interval=5, stop_after=5)
     losses, resumed = train(images, tmp_path / 'run', resume=True)
@@ -206,7 +196,7 @@ def sampler(size: int, rank: int = 0, world_size: int = 1, **changes) -> Resumab
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 def test_ranks_share_an_epoch(world_size):
-    """Every image once and as few as possible twice; the same order however many ranks share it."""
+    """Uses every image once, and as few as possible twice, in an order without ranks."""
     (order,) = [list(sampler(10))]
     shares = [list(sampler(10, rank, world_size)) for rank in range(world_size)]
     assert len({len(share) for share in shares} | {len(sampler(10, 0, world_size))}) == 1
@@ -216,7 +206,7 @@ def test_ranks_share_an_epoch(world_size):
 
 
 def test_position_counts_samples_over_all_ranks():
-    """Three ranks go on where two have stopped."""
+    """Continues on three ranks where two stopped."""
     whole = list(sampler(12))
     rest = [sampler(12, rank, 3) for rank in range(3)]
     for part in rest:
@@ -240,9 +230,7 @@ def test_orders():
 
 
 def test_repeats():
-    """Three crops of an image one after the other on its rank; three epochs take every image, each
-    as long as any.
-    """
+    """Yields three consecutive crops per image; three epochs together take all images."""
     epochs = []
     for epoch in range(3):
         ours = sampler(8, repeats=3)
@@ -278,7 +266,8 @@ def test_a_sample_depends_on_its_address_alone():
     assert one == two and all(a != b for a, b in zip(one[1:], other[1:], strict=True))
     assert dataset[3][0] == 3
     assert (
-        len({seed_at('sample', 0, 1, 2), seed_at('sample', 0, 2, 1), seed_at('step', 0, 1, 2)}) == 3
+        len({seed_for('sample', 0, 1, 2), seed_for('sample', 0, 2, 1), seed_for('step', 0, 1, 2)})
+        == 3
     )
 
 
@@ -297,9 +286,7 @@ class KillsItsWorker(IndexedImages):
 
 
 def test_a_killed_worker_is_one_sentence(images, tmp_path, monkeypatch):
-    """What the system does to the largest process when memory is short; torch says it in several
-    ways.
-    """
+    """Kills a worker as the system does when memory is short."""
     (tmp_path / 'kills.py').write_text(KILLS_ITS_WORKER)
     (tmp_path / 'config.py').write_text(
         f"_base_ = '{ROOT / PRETRAIN}'\ncustom_imports = dict(imports=['mae_plugin', 'kills'])\n"

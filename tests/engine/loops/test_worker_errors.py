@@ -1,4 +1,4 @@
-"""What a data-loader worker's end is said to come from."""
+"""Tests the reported causes of errors in data-loader workers."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from .test_train import images, train  # noqa: F401  (a fixture)
 
 
 class OwnError(ValueError):
-    """An error of a name that is not builtin."""
+    """An error whose type is not builtin."""
 
 
 class TwoArguments(Exception):
@@ -51,9 +51,7 @@ class Failing(Dataset):
     ],
 )
 def test_an_error_in_a_worker(error, kind, message):
-    """Every error was said to be want of memory, as torch's words for it contain those that were
-    looked for.
-    """
+    """Every error was reported as lack of memory, as torch's messages contain such words."""
     loader = DataLoader(Failing(error), num_workers=1)
     with pytest.raises(Exception) as caught:
         next(iter(loader))
@@ -65,9 +63,9 @@ def test_an_error_in_a_worker(error, kind, message):
 @pytest.mark.parametrize(
     ('number', 'said'),
     [
-        (signal.SIGKILL, 'was killed by SIGKILL, by the system perhaps, for want of memory'),
+        (signal.SIGKILL, 'was killed by SIGKILL, by the system perhaps, for lack of memory'),
         (signal.SIGSEGV, 'was killed by SIGSEGV, by a decoder perhaps'),
-        (signal.SIGBUS, r'was killed by SIGBUS, perhaps for want of shared memory \(/dev/shm\)'),
+        (signal.SIGBUS, r'was killed by SIGBUS, perhaps for lack of shared memory \(/dev/shm\)'),
     ],
 )
 def test_a_worker_that_a_signal_killed(number, said):
@@ -95,7 +93,7 @@ def test_errors_that_no_worker_caused():
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_half_of_the_images_broken(images, tmp_path, monkeypatch, by_epoch):  # noqa: F811
-    """The error of a run is the sentence on the images."""
+    """Ends the run with the error about the images."""
 
     def refuse(*_) -> None:
         raise RuntimeError('51 of 100 images could not be read')

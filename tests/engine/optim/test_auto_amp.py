@@ -1,4 +1,4 @@
-"""Precision by device; a machine without a GPU stands in for others by what it says of itself."""
+"""Tests the choice of precision by device, with faked GPUs."""
 
 import logging
 

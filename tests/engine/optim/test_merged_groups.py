@@ -1,6 +1,4 @@
-"""Merged parameter groups: as few as there are settings, and the weights that mmengine's own groups
-give.
-"""
+"""Tests that merged parameter groups give the same weights as mmengine's groups."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The official schedule, step by step, against numbers from its formula."""
+"""Tests the official schedule step by step against numbers from its formula."""
 
 import math
 
@@ -38,9 +38,7 @@ def test_shorter_than_the_warm_up(warmup):
 
 
 def test_groups_keep_their_own_scale_down_to_the_floor():
-    """With layer decay the floor is scaled too: mmpretrain's absolute eta_min makes low layers'
-    rates rise.
-    """
+    """Scales the floor by layer decay; mmpretrain's eta_min makes rates of low layers rise."""
     groups = [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=lr) for lr in (1.0, 0.1)]
     optimiser = torch.optim.SGD(groups, lr=1.0)
     scheduler = WarmupCosineLR(optimiser, warmup=2, end=10, eta_min_ratio=0.01, by_epoch=False)
@@ -69,9 +67,7 @@ def test_epochs_become_iterations():
 
 
 def test_a_warm_up_that_is_too_long(monkeypatch):
-    """`train_cfg.max_epochs=100` kept the recipe's 40 epochs of warm-up, in silence; 1 had nothing
-    else.
-    """
+    """`train_cfg.max_epochs=100` kept 40 epochs of warm-up without a warning."""
     said = []
     monkeypatch.setattr(module, 'print_log', lambda sentence, **_: said.append(sentence))
     for warmup, end in ((40, 300), (10, 90), (3, 18), (0, 1)):
@@ -94,9 +90,7 @@ def test_a_warm_up_that_is_too_long(monkeypatch):
 
 
 def test_epochs_of_a_training_in_iterations():
-    """mmengine takes it for one epoch: the cosine was at its end after the first pass through the
-    data.
-    """
+    """The cosine ended with the first pass through the data."""
     ours = dict(type='WarmupCosineLR', warmup=1, convert_to_iter_based=True)
     other = dict(type='CosineAnnealingLR')
     assert end_schedules([ours, other], 7, 3) == [{'end': 7 / 3, **ours}, other]
@@ -110,7 +104,7 @@ def test_epochs_of_a_training_in_iterations():
 @pytest.mark.parametrize('epochs', [2, 3, 6])
 @pytest.mark.parametrize('done', [0, 3, 10])
 def test_resume_goes_on_where_it_was_with_the_length_of_the_config(done, epochs):
-    """A run of two epochs, interrupted or finished, resumed with its own length or more epochs."""
+    """Resumes a run of two epochs with its own length and with more epochs."""
     optimiser, scheduler = build(epochs=2)
     for _ in range(done):
         optimiser.step()

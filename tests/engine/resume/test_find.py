@@ -1,6 +1,4 @@
-"""Which checkpoint a run goes on from: the newest good one, whatever lies beside it, and never
-another in silence.
-"""
+"""Tests that a run resumes from its newest good checkpoint, and logs why others are skipped."""
 
 import io
 import logging
@@ -10,9 +8,9 @@ import zipfile
 
 import pytest
 import torch
-from mae_plugin.engine.hooks.checkpoint import AtomicBackend
+from mae_plugin.engine.hooks.atomic_backend import AtomicBackend
 from mae_plugin.engine.resume.find import examine, newest_whole_checkpoint, resume_point
-from mae_plugin.engine.resume.work_dir import Places
+from mae_plugin.engine.resume.work_dir import CheckpointPaths
 from mae_plugin.weights.digest import add_digest, digest_matches
 from mmengine.logging import MMLogger
 
@@ -24,7 +22,7 @@ def saved(content: object, **options) -> bytes:
 
 
 def run_at(step: int) -> dict:
-    """The smallest run that can be resumed."""
+    """Returns the smallest run that can resume."""
     weights = dict(weight=torch.arange(4.0), bias=torch.full((2,), float(step)))
     return dict(
         meta=dict(epoch=0, iter=step),
@@ -34,14 +32,14 @@ def run_at(step: int) -> dict:
 
 
 def write(folder, name: str, content: bytes, at: int) -> None:
-    """Writes as SafeCheckpointHook does; ``at`` orders the files by date."""
+    """Writes a file as SafeCheckpointHook does; ``at`` orders files by date."""
     AtomicBackend().put(content, folder / name)
     os.utime(folder / name, (at, at))
 
 
 @pytest.fixture
 def said():
-    """Collects what the log says."""
+    """Collects the log."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
@@ -52,7 +50,7 @@ def said():
 
 
 def find(content: bytes, signature: bytes, offset: int) -> int:
-    """The place of a header's field, from the last header with this signature."""
+    """Returns the position of a header's field, in the last header with a signature."""
     return content.rindex(signature) + offset
 
 
@@ -78,7 +76,7 @@ BAD = {
     'empty': (b'', 'damaged'),
     'a bit of a tensor': (
         flipped(GOOD, b'PK\3\4', 200),
-        'damaged: its content is not what was written',
+        'damaged: its content does not match its checksum',
     ),
     'compression method': (flipped(GOOD, CENTRAL, 10), 'damaged: its content'),
     'encrypted': (flipped(GOOD, CENTRAL, 8), 'damaged: its content'),
@@ -87,8 +85,8 @@ BAD = {
     'compression method, no digest': (flipped(NO_DIGEST, CENTRAL, 10), 'damaged'),
     'encrypted, no digest': (flipped(NO_DIGEST, CENTRAL, 8), 'damaged'),
     'name not UTF-8, no digest': (flipped(NO_DIGEST, CENTRAL, 46, bit=7), 'damaged'),
-    'a zip of something else': (zip_of_text(), 'damaged or no checkpoint'),
-    'a text': (b'not a checkpoint', 'damaged or no checkpoint'),
+    'a zip of something else': (zip_of_text(), 'damaged or not a checkpoint'),
+    'a text': (b'not a checkpoint', 'damaged or not a checkpoint'),
     'weights alone': (saved(dict(weight=torch.zeros(1))), 'holds weights alone'),
     'a tensor': (saved(torch.zeros(1)), 'no'),
     'a list': (saved([1]), 'no'),
@@ -112,15 +110,13 @@ BAD = {
 
 @pytest.mark.parametrize('kind', BAD)
 def test_the_newest_good_one_is_taken(tmp_path, said, kind):
-    """Of 19,096 single-bit flips, 798 ended the run with a raw error, 1,138 were taken for whole, 4
-    loaded garbage.
-    """
+    """Of 19,096 single-bit flips, 798 gave raw errors, and 1,142 damaged files were accepted."""
     content, reason = BAD[kind]
     for step in (3, 6):
         write(tmp_path, f'iter_{step}.pth', saved(run_at(step)), at=step)
     (tmp_path / 'iter_9.pth').write_bytes(content)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
-    assert resume_point(Places.of(tmp_path)) == tmp_path / 'iter_6.pth'
+    assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'iter_6.pth'
     ((level, sentence),) = [line for line in said if 'iter_9.pth' in line[1]]
     assert level == 'WARNING' and sentence.startswith(f'{tmp_path}/iter_9.pth ')
     assert reason in sentence and sentence.endswith('so training does not resume from it.')
@@ -140,7 +136,7 @@ def test_what_is_no_file(tmp_path, said, kind):
         os.mkfifo(odd)
     else:
         odd.symlink_to('/proc/self/mem')
-    assert resume_point(Places.of(tmp_path)) == tmp_path / 'epoch_8.pth'
+    assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'epoch_8.pth'
     assert any(level == 'WARNING' and f'{odd} is ' in sentence for level, sentence in said)
 
 
@@ -159,7 +155,7 @@ def test_what_is_no_file(tmp_path, said, kind):
     ],
 )
 def test_a_pointer_of_no_use(tmp_path, pointer):
-    """Bytes that are not UTF-8 and the like in last_checkpoint: the dates decide."""
+    """Uses the dates if last_checkpoint is not readable."""
     for step in (3, 6):
         write(tmp_path, f'iter_{step}.pth', saved(run_at(step)), at=step)
     path = tmp_path / 'last_checkpoint'
@@ -171,13 +167,11 @@ def test_a_pointer_of_no_use(tmp_path, pointer):
         path.symlink_to('nowhere')
     else:
         path.write_bytes(pointer)
-    assert resume_point(Places.of(tmp_path)) == tmp_path / 'iter_6.pth'
+    assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'iter_6.pth'
 
 
 def test_old_formats_are_good(tmp_path):
-    """torch's format of before 1.6 is no zip archive, and was called damaged; so are files without
-    a digest.
-    """
+    """Accepts torch's format from before 1.6, which is no zip, and files without a digest."""
     legacy, plain = tmp_path / 'iter_3.pth', tmp_path / 'iter_6.pth'
     legacy.write_bytes(saved(run_at(3), _use_new_zipfile_serialization=False))
     plain.write_bytes(saved(run_at(6)))
@@ -193,31 +187,31 @@ def test_old_formats_are_good(tmp_path):
     [('model_{}.pt', 'model_7.pt'), ('step-{:06d}.bin', 'step-000007.bin'), ('{}', '7')],
 )
 def test_names_of_ones_own(tmp_path, template, name):
-    """`filename_tmpl='model_{}.pt'` trained from epoch 1 on `--resume`, without a word."""
+    """`filename_tmpl='model_{}.pt'` trained from epoch 1 on `--resume`, without a warning."""
     write(tmp_path, name, saved(run_at(7)), at=7)
-    assert resume_point(Places.of(tmp_path, template=template)) == tmp_path / name
+    assert resume_point(CheckpointPaths.of(tmp_path, template=template)) == tmp_path / name
 
 
 def test_another_template_than_before(tmp_path):
     write(tmp_path, 'model_7.pt', saved(run_at(7)), at=7)
-    assert resume_point(Places.of(tmp_path)) == tmp_path / 'model_7.pt'
+    assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'model_7.pt'
     shutil.move(tmp_path / 'model_7.pt', tmp_path / 'mine.bin')
     (tmp_path / 'last_checkpoint').write_text('/somewhere/mine.bin')
-    assert resume_point(Places.of(tmp_path)) == tmp_path / 'mine.bin'
+    assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'mine.bin'
 
 
 def test_none_can_be_taken(tmp_path):
-    """Starting anew over a damaged run, in silence, is what must not happen."""
+    """Raises an error instead of starting anew over a damaged run."""
     (tmp_path / 'epoch_1.pth').write_bytes(b'')
     (tmp_path / 'epoch_2.pth').write_bytes(saved(dict(weight=torch.zeros(1))))
     with pytest.raises(ValueError, match='none of the checkpoints') as error:
-        resume_point(Places.of(tmp_path))
+        resume_point(CheckpointPaths.of(tmp_path))
     said = str(error.value)
     assert (
         f'{tmp_path}/epoch_1.pth is damaged' in said
         and f'{tmp_path}/epoch_2.pth holds weights alone' in said
     )
-    assert 'to start anew, choose another --work-dir or move these files away' in said
+    assert 'to start anew, choose another work_dir or move these files away' in said
 
 
 def test_a_run_without_its_checkpoints(tmp_path):
@@ -225,47 +219,43 @@ def test_a_run_without_its_checkpoints(tmp_path):
     with pytest.raises(
         ValueError, match=r'last_checkpoint names epoch_3\.pth, but there is no checkpoint in'
     ):
-        resume_point(Places.of(tmp_path))
+        resume_point(CheckpointPaths.of(tmp_path))
 
 
 @pytest.mark.parametrize('exists', [True, False])
 def test_nothing_to_resume_is_said(tmp_path, said, exists):
-    """Launch scripts give --resume from the first start on; evaluation's best and published weights
-    are no runs.
-    """
+    """Starts from scratch, as launch scripts use --resume from the first start."""
     work_dir = tmp_path / 'run'
     if exists:
         write(work_dir, 'best_accuracy_epoch_12.pth', saved(run_at(12)), at=12)
         write(work_dir, 'epoch_10-0a1b2c3d.pth', saved(run_at(10)), at=10)
-    assert resume_point(Places.of(work_dir)) is None
+    assert resume_point(CheckpointPaths.of(work_dir)) is None
     assert [level for level, sentence in said if 'training starts from scratch' in sentence] == [
         'WARNING'
     ]
 
 
 def test_a_copied_work_dir_goes_on_from_its_own(tmp_path):
-    """The path in last_checkpoint led to the original's folder: another run's weights, or none left
-    to train.
-    """
+    """The path in last_checkpoint led to the original's folder, and so to another run."""
     first, copy = tmp_path / 'first', tmp_path / 'copy'
     write(first, 'epoch_1.pth', saved(run_at(1)), at=1)
     (first / 'last_checkpoint').write_text(str(first / 'epoch_1.pth'))
     shutil.copytree(first, copy)
-    assert resume_point(Places.of(copy)) == copy / 'epoch_1.pth'
+    assert resume_point(CheckpointPaths.of(copy)) == copy / 'epoch_1.pth'
 
 
 def test_checkpoints_in_a_folder_of_their_own(tmp_path):
-    """CheckpointHook's out_dir gets a folder named after the work dir."""
+    """Finds checkpoints in CheckpointHook's out_dir, in a folder named after the work dir."""
     write(tmp_path / 'checkpoints' / 'run', 'epoch_4.pth', saved(run_at(4)), at=4)
-    places = Places.of(tmp_path / 'logs' / 'run', out_dir=str(tmp_path / 'checkpoints'))
+    places = CheckpointPaths.of(tmp_path / 'logs' / 'run', out_dir=str(tmp_path / 'checkpoints'))
     assert resume_point(places) == tmp_path / 'checkpoints' / 'run' / 'epoch_4.pth'
 
 
 def test_going_back(tmp_path):
-    """Going back takes the newest good one of before a step."""
+    """Finds the newest good checkpoint before a step to roll back to."""
     for step in (3, 6, 9):
         write(tmp_path, f'iter_{step}.pth', saved(run_at(step)), at=step)
-    places = Places.of(tmp_path)
+    places = CheckpointPaths.of(tmp_path)
     assert newest_whole_checkpoint(places, 7) == tmp_path / 'iter_6.pth'
     (tmp_path / 'iter_6.pth').write_bytes(GOOD[:50])
     assert newest_whole_checkpoint(places, 7) == tmp_path / 'iter_3.pth'
@@ -273,7 +263,7 @@ def test_going_back(tmp_path):
 
 
 def check_flips(path, bits) -> int:
-    """Flips bits of a checkpoint one at a time; each is found, or changes nothing that is read."""
+    """Flips bits of a checkpoint one at a time; each is detected, or changes nothing."""
     whole = path.read_bytes()
     expected, harmless = run_at(9), 0
     for bit in bits:
@@ -293,9 +283,7 @@ def check_flips(path, bits) -> int:
 
 
 def test_single_bits(tmp_path):
-    """Every 53rd bit; only those of the digest's own name, without which there is none to compare,
-    change nothing.
-    """
+    """Flips every 53rd bit; only flips in the digest's name are not detected."""
     write(tmp_path, 'iter_9.pth', saved(run_at(9)), at=9)
     size = 8 * (tmp_path / 'iter_9.pth').stat().st_size
     assert check_flips(tmp_path / 'iter_9.pth', range(0, size, 53)) <= 7 * 8

@@ -1,4 +1,4 @@
-"""Runs that resume: what is due is done, and nothing ends with success that did nothing."""
+"""Tests that resumed runs do what is due, and do not succeed without training."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from ..loops.test_train import images, train  # noqa: F401  (a fixture)
 
 @LOOPS.register_module(force=True)
 class Validates(BaseLoop):
-    """A validation whose accuracy is the epoch; killed in epoch ``killed_in``."""
+    """A validation whose accuracy is the epoch; interrupted in epoch ``killed_in``."""
 
     epochs: list = []
 
@@ -47,7 +47,7 @@ def settings(killed_in: int = 0, **more: object) -> dict:
 
 @pytest.fixture(scope='module')
 def killed(images, tmp_path_factory):  # noqa: F811
-    """A run of two epochs that was killed in its last validation, and its data."""
+    """Yields a run of two epochs that was killed in its last validation, and its data."""
     folder = tmp_path_factory.mktemp('killed')
     shutil.copytree(images, folder / 'images')
     with pytest.raises(KeyboardInterrupt):
@@ -61,7 +61,7 @@ def log_of_last(work_dir) -> str:
 
 
 def test_validation_is_made_up_for(killed, tmp_path):
-    """Resumed, it exited with 0, without the accuracy and the best checkpoint of the last epoch."""
+    """The resumed run skipped the last validation and its best checkpoint."""
     shutil.copytree(killed / 'run', tmp_path / 'run')
     Validates.epochs.clear()
     losses, _ = train(killed / 'images', tmp_path / 'run', interval=1, resume=True, **settings())
@@ -100,7 +100,7 @@ def test_validation_is_made_up_for(killed, tmp_path):
     ],
 )
 def test_another_config_is_refused(killed, tmp_path, changes, sentence):
-    """No silent success of 0 steps, and no message of torch's."""
+    """Raises the plugin's error, instead of training 0 steps."""
     shutil.copytree(killed / 'run', tmp_path / 'run')
     with pytest.raises(ValueError, match=sentence):
         train(killed / 'images', tmp_path / 'run', interval=1, resume=True, **settings(**changes))
@@ -112,7 +112,7 @@ def test_another_config_is_refused(killed, tmp_path, changes, sentence):
     [
         (
             {'train_dataloader.batch_size': 32},
-            r'no step \(23 images, 32 a step and process\); make train_dataloader',
+            r'no step \(23 images, 32 per step and process\); make train_dataloader',
         ),
         (
             {
@@ -125,7 +125,7 @@ def test_another_config_is_refused(killed, tmp_path, changes, sentence):
     ],
 )
 def test_no_step_at_all(images, tmp_path, changes, sentence):  # noqa: F811
-    """Where no schedule noticed, a dataset too small for one step ended with success."""
+    """Without a schedule, a dataset too small for one step ended with success."""
     with pytest.raises(ValueError, match=sentence):
         train(images, tmp_path, **{'param_scheduler': None, **changes})
 
@@ -139,7 +139,7 @@ class Spoils(Hook):
 
 
 def test_a_last_checkpoint_that_was_not_written(images, tmp_path):  # noqa: F811
-    """Weights that are not finite, in the last step: exit code 1, the checkpoint before is kept."""
+    """Ends with exit code 1 if the last weights are not finite, and keeps the last checkpoint."""
     changes = dict(custom_hooks=[dict(type='Spoils')])
     from mmengine.registry import HOOKS
 
@@ -149,15 +149,13 @@ def test_a_last_checkpoint_that_was_not_written(images, tmp_path):  # noqa: F811
     assert ended.value.code == 1
     assert names(tmp_path) == ['iter_6.pth', 'iter_9.pth']
     assert (
-        'The last checkpoint of this run is not on disk: there are numbers in the weights'
+        'The last checkpoint of this run is not on disk: some weights are not finite'
         in log_of_last(tmp_path)
     )
 
 
 def test_a_full_disk_while_validating(images, small_disk, monkeypatch):  # noqa: F811
-    """The metrics, the best checkpoint and whatever the visualizer writes: only training steps were
-    covered.
-    """
+    """Writes metrics, best checkpoint and visualizer; only training steps were covered."""
 
     def fill(hook, runner):
         if rest := shutil.disk_usage(small_disk).free:

@@ -1,6 +1,4 @@
-"""What differs between the run that wrote a checkpoint and the one that resumes is said, in no
-words of torch's.
-"""
+"""Tests the comparison of the run of a checkpoint with the run that resumes."""
 
 import copy
 
@@ -15,6 +13,7 @@ from mae_plugin.engine.resume.same_run import (
     compare_schedules,
     describe_data,
 )
+from mae_plugin.engine.state import TrainingData
 from mmengine.optim import OptimWrapper
 from torch.utils.data import TensorDataset
 
@@ -64,7 +63,7 @@ def test_another_optimizer(before, now, difference):
     checkpoint = written_by(wrapper(**before))
     with pytest.raises(
         ValueError,
-        match=f'^a.pth was written by a run of another config: {difference}.*load_from=a',
+        match=f'^a.pth was written by a run with another config: {difference}.*load_from=a',
     ):
         compare_optimizer(checkpoint, wrapper(**now), 'a.pth')
 
@@ -111,9 +110,7 @@ def test_less_is_said_too(warnings):
 
 
 def test_the_data_have_changed(tmp_path, warnings):
-    """Another number of images, or as many of other names; a work dir or data root elsewhere is no
-    change.
-    """
+    """Detects another number of images, and other names, but not another folder."""
     write_jpegs(tmp_path / 'one', 3)
     write_jpegs(tmp_path / 'moved', 3)
     write_jpegs(tmp_path / 'more', 4)
@@ -126,13 +123,12 @@ def test_the_data_have_changed(tmp_path, warnings):
         )
         for name in ('one', 'moved', 'more', 'renamed')
     }
-    checkpoint = dict(meta=dict(data=notes['one']))
     for name in ('one', 'moved'):
-        compare_data(checkpoint, notes[name])
-    compare_data(dict(meta={}), notes['more'])
+        compare_data(notes['one'], notes[name])
+    compare_data(None, notes['more'])
     assert not warnings
-    compare_data(checkpoint, notes['more'])
-    compare_data(checkpoint, notes['renamed'])
-    assert 'has changed since this checkpoint was written: 3 samples then and 4 now' in warnings[0]
+    compare_data(notes['one'], notes['more'])
+    compare_data(notes['one'], notes['renamed'])
+    assert 'have changed since this checkpoint was written: 3 samples then and 4 now' in warnings[0]
     assert '3 samples then and now, but of other names' in warnings[1]
-    assert describe_data(TensorDataset(torch.zeros(5))) == dict(samples=5, names=None)
+    assert describe_data(TensorDataset(torch.zeros(5))) == TrainingData(5, None)
