@@ -23,8 +23,8 @@ from ...analysis.reconstruct import (
     reconstruct_batch,
 )
 from ...data.collate import CheckedCollate
-from ..loops.seeding import seeded
 from ...weights.foreign import unwrap
+from ..loops.seeding import seeded
 from ..parallel import keeps_whole_weights
 
 

@@ -15,8 +15,8 @@ from ...analysis.features import POOLINGS, pooled_features
 from ...analysis.probe import LinearClassifier, knn_predict
 from ...data.collate import CheckedCollate
 from ...utils._compat.mmengine import built_loop
-from ..hooks.class_names import class_names, share_classes
 from ...weights.foreign import unwrap
+from ..hooks.class_names import class_names, share_classes
 from .ready_loader import config_of
 
 _SECONDS_BETWEEN_LINES = 30
