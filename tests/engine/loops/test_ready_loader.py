@@ -95,7 +95,8 @@ def test_any_list_of_batches(images, tmp_path, train_cfg):  # noqa: F811
     assert len(batches) == 5
     losses, runner = train(batches, tmp_path / 'whole', train_cfg)
     assert order == [*range(5)] * 2 and len(losses) == 10
-    assert isinstance(runner.train_dataloader, InexactLoader) and runner.train_loop.batch is None
+    assert isinstance(runner.train_dataloader, InexactLoader)
+    assert runner.train_loop.state.total_batch is None
     train(batches, tmp_path / 'stopped', train_cfg, stop_after=8)
     rest, resumed = train(batches, tmp_path / 'stopped', train_cfg, resume=True)
     assert order[-5:] == [*range(5)] and rest == {step: losses[step] for step in range(6, 10)}

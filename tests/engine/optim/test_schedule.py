@@ -40,12 +40,12 @@ def test_shorter_than_the_warm_up(warmup):
 def test_groups_keep_their_own_scale_down_to_the_floor():
     """Scales the floor by layer decay; mmpretrain's eta_min makes rates of low layers rise."""
     groups = [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=lr) for lr in (1.0, 0.1)]
-    optimiser = torch.optim.SGD(groups, lr=1.0)
-    scheduler = WarmupCosineLR(optimiser, warmup=2, end=10, eta_min_ratio=0.01, by_epoch=False)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    scheduler = WarmupCosineLR(optimizer, warmup=2, end=10, eta_min_ratio=0.01, by_epoch=False)
     seen = []
     for _ in range(10):
-        seen.append([group['lr'] for group in optimiser.param_groups])
-        optimiser.step()
+        seen.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
         scheduler.step()
     for step, (high, low) in enumerate(seen):
         official = (
@@ -55,9 +55,9 @@ def test_groups_keep_their_own_scale_down_to_the_floor():
 
 
 def build(epochs: int) -> tuple[torch.optim.Optimizer, WarmupCosineLR]:
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    return optimiser, WarmupCosineLR.build_iter_from_epoch(
-        optimiser, warmup=1, end=epochs, epoch_length=5
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    return optimizer, WarmupCosineLR.build_iter_from_epoch(
+        optimizer, warmup=1, end=epochs, epoch_length=5
     )
 
 
@@ -71,21 +71,19 @@ def test_a_warm_up_that_is_too_long(monkeypatch):
     said = []
     monkeypatch.setattr(module, 'print_log', lambda sentence, **_: said.append(sentence))
     for warmup, end in ((40, 300), (10, 90), (3, 18), (0, 1)):
-        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-        WarmupCosineLR.build_iter_from_epoch(optimiser, warmup=warmup, end=end, epoch_length=7)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        WarmupCosineLR.build_iter_from_epoch(optimizer, warmup=warmup, end=end, epoch_length=7)
         assert said == []
-    WarmupCosineLR(optimiser, warmup=40, end=100)
+    WarmupCosineLR(optimizer, warmup=40, end=100)
     assert said == [
         'The warm-up takes 40 of 100 epochs, 40 % of the training; set param_scheduler.warmup to '
-        '5 to 10 % of '
-        'train_cfg.max_epochs (or max_iters) if the training was made shorter.'
+        '5 to 10 % of train_cfg.max_epochs (or max_iters) if you have shortened the training.'
     ]
-    WarmupCosineLR(optimiser, warmup=40, end=20)
+    WarmupCosineLR(optimizer, warmup=40, end=20)
     assert said[1:] == [
-        'The warm-up takes 40 epochs and the training 20, so the learning rate does not come to '
-        'its full height; set '
-        'param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters), unless this '
-        'is a trial run.'
+        'The warm-up takes 40 epochs and training 20, so the learning rate does not reach its '
+        'peak; set param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters), '
+        'unless this is a trial run.'
     ]
 
 
@@ -96,8 +94,8 @@ def test_epochs_of_a_training_in_iterations():
     assert end_schedules([ours, other], 7, 3) == [{'end': 7 / 3, **ours}, other]
     assert end_schedules(dict(ours, end=2), 7, 3)['end'] == 2
     assert end_schedules(None, 7, 3) is None
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    scheduler = WarmupCosineLR.build_iter_from_epoch(optimiser, end=7 / 3, epoch_length=3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = WarmupCosineLR.build_iter_from_epoch(optimizer, end=7 / 3, epoch_length=3)
     assert scheduler.end == 7 and type(scheduler.end) is int
 
 
@@ -105,16 +103,16 @@ def test_epochs_of_a_training_in_iterations():
 @pytest.mark.parametrize('done', [0, 3, 10])
 def test_resume_goes_on_where_it_was_with_the_length_of_the_config(done, epochs):
     """Resumes a run of two epochs with its own length and with more epochs."""
-    optimiser, scheduler = build(epochs=2)
+    optimizer, scheduler = build(epochs=2)
     for _ in range(done):
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
-    resumed_optimiser, resumed = build(epochs=epochs)
-    resumed_optimiser.load_state_dict(optimiser.state_dict())
+    resumed_optimizer, resumed = build(epochs=epochs)
+    resumed_optimizer.load_state_dict(optimizer.state_dict())
     resumed.load_state_dict(scheduler.state_dict())
     for step in range(done, 5 * epochs):
-        assert resumed_optimiser.param_groups[0]['lr'] == pytest.approx(
+        assert resumed_optimizer.param_groups[0]['lr'] == pytest.approx(
             2 * warmup_cosine(step, 5, 5 * epochs), rel=1e-12
         )
-        resumed_optimiser.step()
+        resumed_optimizer.step()
         resumed.step()
