@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from mmengine.model import stack_batch
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class BandDataPreprocessor(ClsDataPreprocessor):
@@ -87,13 +87,12 @@ class BandDataPreprocessor(ClsDataPreprocessor):
             torch.where(empty, self._mean_of(image), image)
             for image, empty in zip(images, nodata, strict=True)
         ]
-        samples = data.get('data_samples') or [
-            DataSample() for _ in (images[0] if batched else images)
-        ]
-        padded = stack_batch([*(nodata[0] if batched else nodata)], self.pad_size_divisor, 1)
-        for sample, empty in zip(samples, padded, strict=True):
-            sample.nodata = empty[0].bool()
         inputs = images[0] if batched else images
+        samples = data.get('data_samples') or [DataSample() for _ in inputs]
+        masks = nodata[0] if batched else nodata  # per image (1, H, W)
+        padded = _pad_to_one_size(masks, self.pad_size_divisor)
+        for sample, empty in zip(samples, padded, strict=True):
+            sample.nodata = empty[0]  # (H, W)
         return super().forward({**data, 'inputs': inputs, 'data_samples': samples}, training)
 
     def _has_no_data(self, images: Tensor) -> Tensor:
@@ -107,3 +106,20 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         if not self._enable_normalize:
             return images.new_zeros(())
         return self.mean.flip(0) if self.to_rgb and images.shape[-3] == 3 else self.mean
+
+
+def _pad_to_one_size(masks: Iterable[Tensor], divisor: int) -> list[Tensor]:
+    """Pads masks (1, H, W) with True at the bottom and right to one size, a multiple of divisor.
+
+    mmengine's ``stack_batch`` computes the sizes with tensors and reads them back.
+    """
+    masks = list(masks)
+    height = max(mask.shape[-2] for mask in masks)
+    width = max(mask.shape[-1] for mask in masks)
+    height = math.ceil(height / divisor) * divisor
+    width = math.ceil(width / divisor) * divisor
+    padded = []
+    for mask in masks:
+        right, bottom = width - mask.shape[-1], height - mask.shape[-2]
+        padded.append(nn.functional.pad(mask, (0, right, 0, bottom), value=True))
+    return padded

@@ -1,4 +1,4 @@
-"""MAE, the algorithm: wires backbone, decoder and head, and checks that they fit."""
+"""MAE, the algorithm: connects backbone, decoder and head, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -22,32 +22,45 @@ from .mae_vit import MAEViT
 from .masking import Masking, mask_from_pixels
 from .patches import patch_grid, to_pair
 
+# The capabilities by which the loss is computed from the removed patches alone: for each part, the
+# attribute that states the capability, and the methods that must keep it when they are overridden.
+_CAPABILITIES = (
+    ('backbone', 'encodes_maskings', ('forward',)),
+    ('neck', 'predicts_removed_only', ('forward',)),
+    ('head', 'has_loss_of_removed', ('loss', 'construct_target')),
+)
+
 
 class MAE(BaseSelfSupervisor):
-    """Masked autoencoder, after "Masked Autoencoders Are Scalable Vision Learners" (He et al.,
-    2021).
+    """Masked autoencoder ("Masked Autoencoders Are Scalable Vision Learners", He et al., 2021).
 
-    Sizes that decoder and head do not name are taken from a :class:`MAEViT` backbone. With a
-    foreign backbone (mmpretrain's ``MAEHiViT``) every part keeps its own.
+    Sizes that the configs of decoder and head leave out are those of a :class:`MAEViT` backbone.
+    With another backbone, such as mmpretrain's ``MAEHiViT``, every part keeps its own sizes.
+
+    The decoder predicts the removed patches alone, and the step can be compiled, if all parts
+    support it. Subclasses of our parts do, unless they override ``forward``, ``loss`` or
+    ``construct_target``; then they have to state again that they support it (see
+    :meth:`why_all_patches`).
 
     Args:
         backbone: config or module of the encoder.
         neck: config or module of the decoder.
         head: config or module of the head.
-        target_generator: not used by MAE; accepted as in every self-supervised algorithm of
-            mmpretrain.
-        pretrained: path or address of a checkpoint to start from.
-        data_preprocessor: config or module that normalises the images.
-        init_cfg: mmengine initialisation config.
+        target_generator: not used; mmpretrain's self-supervised algorithms have this argument.
+        pretrained: path or URL of a checkpoint to start from.
+        data_preprocessor: config or module that normalizes the images.
+        init_cfg: mmengine initialization config.
 
     Attributes:
         data_share: after :meth:`loss` of images with pixels without data, the share of removed
-            patches that count in it, a scalar; otherwise None. :class:`AutoAmpOptimWrapper` weights
-            the ranks and steps of an update by it.
+            patches that are part of the loss, a scalar; otherwise None.
+            :class:`AutoAmpOptimWrapper` weights the ranks and steps of an update by it.
+        allows_partial_load: whether weights of another architecture may be loaded in part; True
+            while ``load_state_dict(strict=False)`` runs.
 
     Raises:
-        ValueError: if decoder or head name a size that is not the backbone's, or the means of the
-            data preprocessor are for another number of channels.
+        ValueError: if decoder or head have a size that differs from the backbone's, or the data
+            preprocessor has means for another number of channels.
     """
 
     def __init__(
@@ -63,19 +76,17 @@ class MAE(BaseSelfSupervisor):
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
         if isinstance(backbone, MAEViT):
-            sizes = dict(
+            patches = dict(patch_size=backbone.patch_size)
+            decoder_sizes = dict(
                 num_patches=backbone.num_patches,
                 grid_size=backbone.patch_resolution,
-                patch_size=backbone.patch_size,
                 in_chans=backbone.in_channels,
                 embed_dim=backbone.embed_dims,
+                **patches,
             )
-            neck = _fit(neck, MAEPretrainDecoder, sizes)
-            head = _fit(
-                head,
-                MAEPretrainHead,
-                dict(patch_size=backbone.patch_size, in_channels=backbone.in_channels),
-            )
+            head_sizes = dict(in_channels=backbone.in_channels, **patches)
+            neck = _fill_sizes(neck, MAEPretrainDecoder, decoder_sizes)
+            head = _fill_sizes(head, MAEPretrainHead, head_sizes)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -85,26 +96,8 @@ class MAE(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        if isinstance(self.neck, MAEPretrainDecoder) and isinstance(self.head, MAEPretrainHead):
-            predicted = self.neck.decoder_pred.out_features
-            pixels = math.prod(self.head.patch_size) * self.head.in_channels
-            if predicted != pixels:
-                raise ValueError(
-                    f'the decoder predicts {predicted} numbers per patch, but a patch has '
-                    f'{pixels} pixels'
-                )
-
-        mean = getattr(self.data_preprocessor, 'mean', None)
-        if (
-            isinstance(mean, Tensor)
-            and isinstance(backbone, MAEViT)
-            and len(mean) not in (1, backbone.in_channels)
-        ):
-            raise ValueError(
-                f'the data_preprocessor has a mean of {len(mean)} channels, but the backbone takes '
-                f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes '
-                'any number of them)'
-            )
+        _check_prediction(self.neck, self.head)
+        _check_means(self.data_preprocessor, backbone)
         self._compiled: Callable | None = None
         self.allows_partial_load = False
         self.data_share: Tensor | None = None
@@ -113,11 +106,13 @@ class MAE(BaseSelfSupervisor):
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> NamedTuple:
-        """As in torch; weights of another architecture are refused unless ``strict=False`` says to
-        load a part.
+        """Loads weights as torch does; with ``strict=False``, a part of them.
 
-        mmengine loads by other means, and only warns of what does not fit; there they are refused
-        in any case.
+        mmengine does not call this method when it loads weights, and only warns of weights that do
+        not fit. There, weights of another architecture always raise an error.
+
+        Raises:
+            ValueError: for weights of another architecture, unless ``strict=False``.
         """
         self.allows_partial_load = not strict
         try:
@@ -126,8 +121,10 @@ class MAE(BaseSelfSupervisor):
             self.allows_partial_load = False
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of whole images (B, C, H, W), in the backbone's ``out_type``, one tensor per
-        ``out_indices``.
+        """Returns the backbone's features of whole images, one tensor per ``out_indices``.
+
+        Args:
+            inputs: (B, C, H, W), normalized pixels.
         """
         return self.backbone(inputs, mask=None)
 
@@ -139,87 +136,116 @@ class MAE(BaseSelfSupervisor):
         noise: Tensor | None = None,
         **kwargs,
     ) -> dict[str, Tensor]:
-        """The reconstruction loss on the removed patches.
+        """Computes the reconstruction loss on the removed patches.
 
         Args:
-            inputs: (B, C, H, W), normalised pixels.
-            data_samples: patches with a pixel of their ``nodata``, (H, W) bool, are left out if
-                they have it.
+            inputs: (B, C, H, W), normalized pixels.
+            data_samples: a patch is left out of the loss if any of its pixels is marked in the
+                sample's ``nodata``, (H, W) bool.
             mask: True for a mask of the backbone's kind, or the mask itself, as for
                 :meth:`MAEViT.forward`.
-            noise: (B, L) to draw the mask from, the smallest kept.
+            noise: (B, L) to draw the mask from; the patches of the smallest noise stay visible.
 
         Returns:
             ``dict(loss=...)`` with a scalar.
+
+        Raises:
+            ValueError: if ``mask`` is None or False.
         """
-        counts = self._patches_with_data(data_samples)
-        if not self._works_on_removed_only():
-            pred, mask = self.predict_patches(inputs, mask, noise)
-            self._note_share(mask, counts)
-            return dict(
-                loss=self.head.loss(pred, inputs, mask if counts is None else mask * counts)
-            )
-        _refuse_no_mask(mask)
-        # Drawn outside of the compiled part, so that a seed means the same masks in every mode.
+        has_data = self._patches_with_data(data_samples)  # (B, L) or None
+        if self.why_all_patches() is not None:
+            pred, mask = self.predict_patches(inputs, mask, noise)  # (B, L, P), (B, L)
+            self._set_data_share(mask, has_data)
+            if has_data is not None:
+                mask = mask * has_data
+            return dict(loss=self.head.loss(pred, inputs, mask))
+        _check_mask(mask)
+        # The mask is drawn outside the compiled function, so that a seed gives the same mask in
+        # both modes.
         masking = self.backbone.make_masking(inputs, mask, noise)
-        self._note_share(masking.mask, counts)
-        return dict(loss=self._compiled_or_not(inputs, masking, counts))
+        self._set_data_share(masking.mask, has_data)
+        return dict(loss=self._run_compiled(inputs, masking, has_data))
 
     def _patches_with_data(self, data_samples: list[DataSample] | None) -> Tensor | None:
-        """(B, L) bool, or None if nothing says that pixels lack data."""
+        """Returns (B, L) bool, or None if no pixels without data are marked."""
         if not data_samples or 'nodata' not in data_samples[0]:
             return None
-        nodata = torch.stack([sample.nodata for sample in data_samples])
-        return ~mask_from_pixels(nodata, self.head.patch_size)
+        nodata = torch.stack([sample.nodata for sample in data_samples])  # (B, H, W)
+        return ~mask_from_pixels(nodata, self.head.patch_size)  # (B, L)
 
-    def _note_share(self, mask: Tensor, counts: Tensor | None) -> None:
-        self.data_share = (
-            None if counts is None else (mask * counts).sum() / mask.sum().clamp(min=1)
-        )
+    def _set_data_share(self, mask: Tensor, has_data: Tensor | None) -> None:
+        """Sets ``data_share`` for a mask (B, L) and the patches with data (B, L)."""
+        self.data_share = None
+        if has_data is not None:
+            self.data_share = (mask * has_data).sum() / mask.sum().clamp(min=1)
 
     def compile(self, **options) -> None:
-        """Compiles what leads from normalised images and a masking to the loss, in place; weights
-        keep their names.
+        """Compiles the computation from normalized images and a masking to the loss, in place.
 
-        Masks are drawn outside, so a seed means the same in both modes. Where compilation turns out
-        not to work, for want of a compiler, say, one log line says so and training goes on without
-        it.
+        Weights keep their names. A seed gives the same masks as without compilation. If the
+        compilation fails, for example because no compiler is installed, one log line states the
+        reason and training continues without compilation. Has no effect where
+        :meth:`why_all_patches` gives a reason.
 
         Args:
             **options: arguments of ``torch.compile``.
         """
         self._compiled = torch.compile(self._loss_of_removed, **options)
 
-    def _compiled_or_not(self, inputs: Tensor, masking: Masking, counts: Tensor | None) -> Tensor:
+    def why_all_patches(self) -> str | None:
+        """Returns why the loss needs predictions of all patches, None if it does not.
+
+        Our backbone, decoder and head state by the attributes ``encodes_maskings``,
+        ``predicts_removed_only`` and ``has_loss_of_removed`` that the loss can be computed from the
+        removed patches alone, which is faster and can be compiled. A subclass inherits the
+        attribute. A subclass that overrides ``forward``, or ``loss`` or ``construct_target`` of the
+        head, has to set the attribute in its own body.
+        """
+        for name, capability, methods in _CAPABILITIES:
+            part = getattr(self, name)
+            if not getattr(part, capability, False):
+                return f'{type(part).__name__} does not set {capability} = True'
+            for method in methods:
+                if _is_overridden(part, method, capability):
+                    return (
+                        f'{type(part).__name__} overrides {method} and does not set '
+                        f'{capability} = True beside it'
+                    )
+        # Another loss may depend on the predictions of visible patches.
+        loss_module = self.head.loss_module
+        is_known = isinstance(loss_module, PixelReconstructionLoss)
+        if not is_known or type(loss_module).forward is not PixelReconstructionLoss.forward:
+            return f'the loss is {type(loss_module).__name__}, not PixelReconstructionLoss'
+        return None
+
+    def _run_compiled(self, inputs: Tensor, masking: Masking, has_data: Tensor | None) -> Tensor:
+        """Computes the loss by the compiled function, if there is one and it can be compiled."""
         if self._compiled is not None:
             try:
-                return self._compiled(inputs, masking, counts)
+                return self._compiled(inputs, masking, has_data)
             except CompileError as error:
                 reason = str(error).strip().splitlines()[0]
                 print_log(
-                    f'torch.compile does not work here ({reason}); going on without it.',
+                    f'torch.compile failed ({reason}); training continues without compilation.',
                     logger='current',
                 )
                 self._compiled = None
-        return self._loss_of_removed(inputs, masking, counts)
+        return self._loss_of_removed(inputs, masking, has_data)
 
     def __getstate__(self) -> dict:
-        # A copy must not go on using the weights of its original; it can be compiled again.
+        # The compiled function of a copy would use the weights of the original.
         return {**super().__getstate__(), '_compiled': None}
 
-    def _works_on_removed_only(self) -> bool:
-        """Whether the parts are ours and the loss is known to look at removed patches alone."""
-        kinds = dict(backbone=MAEViT, neck=MAEPretrainDecoder, head=MAEPretrainHead)
-        ours = all(type(getattr(self, part)) is kind for part, kind in kinds.items())
-        return ours and type(self.head.loss_module) is PixelReconstructionLoss
-
-    def _loss_of_removed(self, inputs: Tensor, masking: Masking, counts: Tensor | None) -> Tensor:
+    def _loss_of_removed(self, inputs: Tensor, masking: Masking, has_data: Tensor | None) -> Tensor:
+        """Computes the loss from predictions of the removed patches alone."""
         grid = patch_grid(inputs, self.backbone.patch_size)
+        # (B, 1 + L_visible, D), (B, L), (B, L)
         latent, mask, ids_restore = self.backbone(inputs, masking)
         if masking.ids_removed.shape[1] == 0:
-            return self.head.loss(self.neck(latent, ids_restore, grid), inputs, mask)
-        pred = self.neck(latent, ids_restore, grid, removed_only=True)
-        return self.head.loss_of_removed(pred, inputs, masking.ids_removed, counts)
+            pred = self.neck(latent, ids_restore, grid)  # (B, L, P)
+            return self.head.loss(pred, inputs, mask)
+        pred = self.neck(latent, ids_restore, grid, removed_only=True)  # (B, L_removed, P)
+        return self.head.loss_of_removed(pred, inputs, masking.ids_removed, has_data)
 
     @torch.no_grad()
     def reconstruct(
@@ -229,16 +255,15 @@ class MAE(BaseSelfSupervisor):
         noise: Tensor | None = None,
         use_ground_truth_stats: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Predicts every patch, without gradients.
+        """Predicts the pixels of every patch, without gradients.
 
         Args:
-            inputs: (B, C, H, W), normalised pixels.
+            inputs: (B, C, H, W), normalized pixels.
             mask: True for a mask of the backbone's kind, or the mask itself, as for
                 :meth:`MAEViT.forward`.
-            noise: (B, L) to draw the mask from, the smallest kept.
-            use_ground_truth_stats: bring predictions of per-patch-normalised pixels back by the
-                removed patches' own statistics, instead of those estimated from the visible
-                patches.
+            noise: (B, L) to draw the mask from; the patches of the smallest noise stay visible.
+            use_ground_truth_stats: if targets are normalized per patch, use the removed patches'
+                own mean and standard deviation instead of estimates from the visible patches.
 
         Returns:
             The reconstruction (B, C, H, W) in the space of ``inputs``, and the mask (B, L), 1 =
@@ -256,30 +281,46 @@ class MAE(BaseSelfSupervisor):
             inputs: (B, C, H, W), normalized pixels.
             mask: True for a mask of the backbone's kind, or the mask itself, as for
                 :meth:`MAEViT.forward`.
-            noise: (B, L) to draw the mask from, the smallest kept.
+            noise: (B, L) to draw the mask from; the patches of the smallest noise stay visible.
 
         Returns:
-            The predictions (B, L, patch_size[0] * patch_size[1] * C) in the space of the head's
-            target, and the mask (B, L), 1 = removed.
+            The predictions (B, L, P) in the space of the head's target, with P = patch height *
+            patch width * C, and the mask (B, L), 1 = removed.
+
+        Raises:
+            ValueError: if ``mask`` is None or False, or a backbone of another kind, which draws its
+                own masks, is given a mask or noise.
         """
-        _refuse_no_mask(mask)
-        ours = isinstance(self.backbone, MAEViT)
-        if ours:
-            latent, mask, ids_restore = self.backbone(inputs, mask, noise)
-        elif mask is True and noise is None:
+        _check_mask(mask)
+        if not isinstance(self.backbone, MAEViT):
+            if mask is not True or noise is not None:
+                raise ValueError(
+                    f'{type(self.backbone).__name__} draws its own masks; leave mask and noise out'
+                )
             latent, mask, ids_restore = self.backbone(inputs)
-        else:
-            raise ValueError(
-                f'{type(self.backbone).__name__} draws its own masks; leave mask and noise out'
-            )
-        if ours and isinstance(self.neck, MAEPretrainDecoder):
-            return self.neck(
-                latent, ids_restore, patch_grid(inputs, self.backbone.patch_size)
-            ), mask
-        return self.neck(latent, ids_restore), mask
+            return self.neck(latent, ids_restore), mask
+        # (B, 1 + L_visible, D), (B, L), (B, L)
+        latent, mask, ids_restore = self.backbone(inputs, mask, noise)
+        if not isinstance(self.neck, MAEPretrainDecoder):
+            return self.neck(latent, ids_restore), mask
+        grid = patch_grid(inputs, self.backbone.patch_size)
+        return self.neck(latent, ids_restore, grid), mask
 
 
-def _refuse_no_mask(mask: Tensor | bool | None) -> None:
+def _is_overridden(part: nn.Module, method: str, capability: str) -> bool:
+    """Returns whether a method is defined in a more derived class than a capability is."""
+    if method in vars(part):
+        return True
+    for cls in type(part).__mro__:
+        if capability in vars(cls):
+            return False
+        if method in vars(cls):
+            return True
+    return False
+
+
+def _check_mask(mask: Tensor | bool | None) -> None:
+    """Raises ValueError for a mask that removes nothing by definition."""
     if mask is None or mask is False:
         raise ValueError(
             f'mask={mask} leaves nothing to predict; extract_feat encodes whole images'
@@ -289,25 +330,63 @@ def _refuse_no_mask(mask: Tensor | bool | None) -> None:
 def _refuse_other_weights(
     model: MAE, state_dict: dict, prefix: str, local_metadata: dict, *_: object
 ) -> None:
-    # Inside another module, that module decides what is missing: LoRA stores a few tensors of its
-    # own and no others.
-    if not prefix and not model.allows_partial_load and not is_checked(local_metadata, model):
-        check_weights(state_dict, model)
+    """Raises ValueError for weights of another architecture; a load-state-dict pre-hook."""
+    # Inside another module, that module decides which weights may be missing: LoRA stores only a
+    # few tensors of its own.
+    if prefix or model.allows_partial_load or is_checked(local_metadata, model):
+        return
+    check_weights(state_dict, model)
 
 
-def _fit(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:
-    """Fills the sizes that ``part``, a config or module of ``kind``, leaves out; refuses those that
-    differ.
+def _check_prediction(neck: nn.Module | None, head: nn.Module | None) -> None:
+    """Raises ValueError if our decoder predicts another number of pixels than our head expects."""
+    if not isinstance(neck, MAEPretrainDecoder) or not isinstance(head, MAEPretrainHead):
+        return
+    predicted = neck.decoder_pred.out_features
+    pixels = math.prod(head.patch_size) * head.in_channels
+    if predicted != pixels:
+        raise ValueError(
+            f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels'
+        )
+
+
+def _check_means(data_preprocessor: nn.Module, backbone: nn.Module) -> None:
+    """Raises ValueError if images are normalized with another number of channels than encoded."""
+    mean = getattr(data_preprocessor, 'mean', None)
+    if not isinstance(mean, Tensor) or not isinstance(backbone, MAEViT):
+        return
+    if len(mean) not in (1, backbone.in_channels):
+        raise ValueError(
+            f'the data_preprocessor has a mean of {len(mean)} channels, but the backbone takes '
+            f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes '
+            'any number of them)'
+        )
+
+
+def _fill_sizes(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:
+    """Returns a config with the backbone's sizes filled in; checks the sizes of a module.
+
+    Args:
+        part: config or module of the decoder or head; other classes than ``kind`` are unchanged.
+        kind: our class of that part.
+        sizes: the backbone's sizes by the names of the arguments of ``kind``.
+
+    Raises:
+        ValueError: if ``part`` has a size that differs from the backbone's.
     """
     is_config = isinstance(part, dict)
     cls = part.get('type') if is_config else type(part)
-    cls = MODELS.get(cls) if isinstance(cls, str) else cls
+    if isinstance(cls, str):
+        cls = MODELS.get(cls)
     if cls is None or not issubclass(cls, kind):
         return part
     given = part if is_config else vars(part)
     for name, size in sizes.items():
         own = given.get(name)
-        if own is not None and (own if isinstance(size, int) else to_pair(own)) != size:
+        if own is None:
+            continue
+        comparable = own if isinstance(size, int) else to_pair(own)
+        if comparable != size:
             raise ValueError(
                 f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave '
                 f'{name} out to take it'

@@ -50,6 +50,10 @@ class MAEPretrainDecoder(BaseModule):
             not a square number.
     """
 
+    # forward takes removed_only. A subclass that overrides forward has to state it again (see
+    # MAE.why_all_patches).
+    predicts_removed_only = True
+
     def __init__(
         self,
         num_patches: int | None = None,

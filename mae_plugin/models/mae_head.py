@@ -34,6 +34,10 @@ class MAEPretrainHead(BaseModule):
         in_channels: channels of the image; 3 by default.
     """
 
+    # loss_of_removed gives the same number as loss. A subclass that overrides loss or
+    # construct_target has to state it again (see MAE.why_all_patches).
+    has_loss_of_removed = True
+
     def __init__(
         self,
         loss: dict,

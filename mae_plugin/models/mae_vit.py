@@ -67,6 +67,10 @@ class MAEViT(VisionTransformer):
         FileNotFoundError: if ``mask_kind`` is neither a kind nor a file.
     """
 
+    # forward takes a Masking. A subclass that overrides forward has to state it again (see
+    # MAE.why_all_patches).
+    encodes_maskings = True
+
     def __init__(
         self,
         arch: str | dict = 'b',

@@ -128,7 +128,7 @@ def test_patches_without_data_are_out_of_the_loss(build_tiny, how):
     if how == 'compiled':
         model.compile(backend='eager', fullgraph=True)
     elif how == 'all patches':
-        model._works_on_removed_only = lambda: False
+        model.why_all_patches = lambda: 'a test'
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     pixels[0, :, 5:20, 8:9] = pixels[1, :, 31, 31] = -9999
     batch = model.data_preprocessor(dict(inputs=pixels, data_samples=None), True)

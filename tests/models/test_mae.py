@@ -269,3 +269,55 @@ def test_inside_another_module(build_tiny):
         build_tiny().load_state_dict(
             {key: value for key, value in outer[0].state_dict().items() if '.ln1.' not in key}
         )
+
+
+class _Plain(MAEPretrainDecoder):
+    """Overrides nothing."""
+
+
+class _OtherForward(MAEPretrainDecoder):
+    def forward(self, x, ids_restore, grid=None):
+        """Takes no removed_only."""
+        return 2 * super().forward(x, ids_restore, grid)
+
+
+class _StatedForward(MAEPretrainDecoder):
+    predicts_removed_only = True
+
+    def forward(self, x, ids_restore, grid=None, removed_only=False):
+        """Takes removed_only, as its class states."""
+        return 2 * super().forward(x, ids_restore, grid, removed_only)
+
+
+class _OtherLoss(MAEPretrainHead):
+    def loss(self, pred, target, mask):
+        """Another loss, which loss_of_removed does not compute."""
+        return super().loss(pred, target, mask) + 1
+
+
+class _OtherEncoder(MAEViT):
+    def forward(self, x, mask=True, noise=None):
+        """Takes masks, but may not take a Masking."""
+        return super().forward(x, mask, noise)
+
+
+@pytest.mark.parametrize(
+    ('part', 'cls', 'reason'),
+    [
+        ('neck', _Plain, None),
+        ('neck', _StatedForward, None),
+        ('neck', _OtherForward, '_OtherForward overrides forward and does not set predicts_'),
+        ('head', _OtherLoss, '_OtherLoss overrides loss and does not set has_loss_of_removed'),
+        ('backbone', _OtherEncoder, '_OtherEncoder overrides forward and does not set encodes_'),
+    ],
+)
+def test_subclasses_of_the_parts(build_tiny, part, cls, reason):
+    """A subclass took the slow path whatever it overrode; its own forward or loss is always used."""
+    model = build_tiny(**{part: dict(type=cls)})
+    found = model.why_all_patches()
+    assert found is None if reason is None else found.startswith(reason)
+    inputs, noise = torch.randn(2, 3, 32, 32), torch.rand(2, 16)
+    loss = model.loss(inputs, noise=noise)['loss']
+    # The same by way of all patches.
+    pred, mask = model.predict_patches(inputs, noise=noise)
+    torch.testing.assert_close(loss, model.head.loss(pred, inputs, mask))

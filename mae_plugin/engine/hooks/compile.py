@@ -29,7 +29,11 @@ class CompileHook(Hook):
         """Compiles the model in place; its weights keep their names."""
         model = unwrap(runner.model)
         enabled = torch.cuda.is_available() if self.enabled is None else self.enabled
-        if enabled and isinstance(model, MAE) and compiles_step(runner.model):
+        if not (enabled and isinstance(model, MAE) and compiles_step(runner.model)):
+            return
+        if reason := model.why_all_patches():
+            print_log(f'The step is not compiled: {reason}.', logger='current')
+        else:
             model.compile(**self.options)
             print_log(
                 'The step is compiled by torch.compile; the first one takes longer.',

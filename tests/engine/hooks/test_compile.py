@@ -1,10 +1,12 @@
 """Tests that the compiled step has the same loss, gradients and names of weights."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mae_plugin.engine import CompileHook
+from mae_plugin.models import MAEPretrainHead
 
 from ..loops.test_train import images, train  # noqa: F401  (a fixture)
 
@@ -104,14 +106,36 @@ def test_without_a_compiler(build_tiny):
 
 
 def test_in_a_run(images, tmp_path):  # noqa: F811
-    """Compiles on a CPU only on request; the run is the same up to rounding."""
-    plain, _ = train(images, tmp_path / 'plain')
+    """Off on a CPU unless enabled; when it is on, the run is the same but for rounding."""
+    same = {'model.backbone.drop_path_rate': 0.0}
+    plain, _ = train(images, tmp_path / 'plain', **same)
     options = {'default_hooks.compile.enabled': True, 'default_hooks.compile.backend': 'aot_eager'}
-    compiled, _ = train(
-        images, tmp_path / 'compiled', **options, **{'model.backbone.drop_path_rate': 0.0}
-    )
-    assert plain.keys() == compiled.keys()
+    compiled, _ = train(images, tmp_path / 'compiled', **options, **same)
+    assert plain.keys() == compiled.keys() and len(plain) > 1
+    for step, loss in plain.items():
+        assert compiled[step] == pytest.approx(loss, rel=1e-4), step
     log = next((tmp_path / 'compiled').glob('*/*.log')).read_text()
-    assert 'compiled by torch.compile' in log and 'does not work' not in log
+    assert 'compiled by torch.compile' in log and 'torch.compile failed' not in log
     assert 'compiled by torch.compile' not in next((tmp_path / 'plain').glob('*/*.log')).read_text()
     assert CompileHook().enabled is None
+
+
+class _OtherLoss(MAEPretrainHead):
+    def loss(self, pred, target, mask):
+        """Overrides what is compiled."""
+        return super().loss(pred, target, mask)
+
+
+def test_the_log_states_what_is_not_compiled(build_tiny, monkeypatch):
+    """It said that the step is compiled, though a subclass of a part kept it from being."""
+    lines = []
+    monkeypatch.setattr(
+        'mae_plugin.engine.hooks.compile.print_log', lambda text, **_: lines.append(text)
+    )
+    runner = SimpleNamespace(model=build_tiny(head=dict(type=_OtherLoss)))
+    CompileHook(enabled=True).before_train(runner)
+    assert runner.model._compiled is None
+    assert lines == [
+        'The step is not compiled: _OtherLoss overrides loss and does not set '
+        'has_loss_of_removed = True beside it.'
+    ]

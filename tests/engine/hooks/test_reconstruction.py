@@ -1,6 +1,7 @@
 """Tests panels of the same images under the same masks, which leave training unchanged."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,15 +109,25 @@ def test_by_iteration(images, tmp_path):  # noqa: F811
     assert [step for _, step, _ in drawn] == [1]
 
 
-def test_other_models_get_no_panels(images, tmp_path):  # noqa: F811
-    """Logs once that a head without pixels, such as that of MixMIM, gets no panels."""
+def test_other_models_get_no_panels(monkeypatch):
+    """A model without pixel predictions: one log line states the reason, and training goes on."""
+    lines = []
+    monkeypatch.setattr(
+        'mae_plugin.engine.hooks.reconstruction.print_log', lambda text, **_: lines.append(text)
+    )
+    # It has no visualizer, so drawing would fail.
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), epoch=0, max_epochs=1, iter=5)
     hook = ReconstructionHook()
-    runner = type('Runner', (), dict(model=torch.nn.Linear(1, 1)))
     hook.before_train(runner)
-    hook._draw(runner, 1)
-    for wrong in (dict(interval=0), dict(num_images=-1)):
-        with pytest.raises(ValueError, match='must be at least 1'):
-            ReconstructionHook(**wrong)
+    hook.after_train_epoch(runner)
+    hook.after_train_epoch(runner)
+    assert len(lines) == 1 and lines[0].startswith('No panels are drawn: Linear ')
+
+
+@pytest.mark.parametrize('wrong', [dict(interval=0), dict(num_images=-1)])
+def test_bad_settings(wrong):
+    with pytest.raises(ValueError, match='must be at least 1'):
+        ReconstructionHook(**wrong)
 
 
 def test_modes_and_generators_come_back(build_tiny):

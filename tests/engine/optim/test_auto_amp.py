@@ -50,18 +50,21 @@ def test_precision_by_gpu(pretend):
     assert build().cast_dtype == torch.float16
 
 
-def test_resume_with_another_precision(pretend):
+@pytest.mark.parametrize(
+    ('cuda', 'stored', 'expected'),
+    [(False, None, 1.0), (False, 1024.0, 1.0), (True, None, 65536.0), (True, 1024.0, 1024.0)],
+)
+def test_resume_with_another_precision(pretend, cuda, stored, expected):
+    """The optimizer is restored in every case, the loss scale only where a scaler is in use."""
     pretend(cuda=False, bf16=False)
     state = build().state_dict()
-    for scaler in (
-        {},
-        dict(
-            scale=65536.0,
-            growth_factor=2.0,
-            backoff_factor=0.5,
-            growth_interval=2000,
-            _growth_tracker=0,
-        ),
-    ):
-        build().load_state_dict({**state, 'loss_scaler': scaler})
-    assert 'loss_scaler' in state
+    state['param_groups'][0]['lr'] = 0.7
+    scaler = {}
+    if stored is not None:
+        growth = dict(growth_factor=2.0, backoff_factor=0.5, growth_interval=2000)
+        scaler = dict(scale=stored, _growth_tracker=0, **growth)
+    pretend(cuda=cuda, bf16=False)
+    wrapper = build()
+    wrapper.load_state_dict({**state, 'loss_scaler': scaler})
+    assert wrapper.get_lr()['lr'] == [0.7]
+    assert wrapper.loss_scaler.get_scale() == expected
