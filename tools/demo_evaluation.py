@@ -34,6 +34,7 @@ def evaluate(
     mask = masking_from_noise(noise, num_visible(noise.shape[1], trained.backbone.mask_ratio)).mask
 
     def reconstruct(model: torch.nn.Module) -> Tensor:
+        """Returns reconstructions (N, 3, H, W), in pixels from 0 to 255."""
         mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
         return model.reconstruct((images - mean) / std, noise=noise)[0] * std + mean
 

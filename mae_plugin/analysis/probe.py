@@ -103,6 +103,7 @@ class LinearClassifier:
 
         @torch.enable_grad()
         def objective() -> Tensor:
+            """Returns the loss of all processes, and sets its gradients."""
             solver.zero_grad()
             loss = features.new_zeros(())
             for block, classes in blocks:

@@ -190,6 +190,7 @@ class LoadRandomCrop(_LoadCrop):
         self.flip_prob = flip_prob
 
     def _crop(self, results: dict, size: tuple[int, int], decode: Decode) -> dict:
+        """Adds a random crop, perhaps flipped."""
         # torchvision reads only the shape.
         shape = torch.empty(1, 1, 1).expand(1, *size)
         box = RandomResizedCrop.get_params(
@@ -230,6 +231,7 @@ class LoadCenterCrop(_LoadCrop):
         self.crop_ratio = crop_ratio
 
     def _crop(self, results: dict, size: tuple[int, int], decode: Decode) -> dict:
+        """Adds the center crop."""
         (height, width), (h, w) = size, self.scale
         least = round(h / self.crop_ratio), round(w / self.crop_ratio)
         # The tighter side gets exactly its length; the other is rounded down as in torchvision.

@@ -173,6 +173,7 @@ class IndexedImages(BaseDataset):
         return self.data_list.digest() if isinstance(self.data_list, ImageList) else None
 
     def _copy_without_annotation(self, memo: dict | None = None) -> IndexedImages:
+        """Copies the dataset without its images."""
         # mmengine's default memo is one dict for all copies. It holds ids of deleted objects, so a
         # later object with such an id would be replaced by a copy of another one.
         return super()._copy_without_annotation({} if memo is None else memo)

@@ -19,6 +19,7 @@ def call_when_orphaned(action: Callable[[], None]) -> None:
     parent = os.getppid()
 
     def watch() -> None:
+        """Calls the action once the parent has changed."""
         # The parent of an orphan is init or its substitute.
         while os.getppid() == parent:
             time.sleep(_INTERVAL)
@@ -35,6 +36,7 @@ def end_with_launcher() -> None:
     """
 
     def end() -> None:
+        """Ends this process, first by SIGTERM, then by SIGKILL."""
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE)
         os.kill(os.getpid(), signal.SIGKILL)

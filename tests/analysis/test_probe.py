@@ -77,9 +77,9 @@ def test_in_float32(classes):
     np.testing.assert_allclose(weight, reference[-1].coef_, rtol=0, atol=1e-3)
     accuracy = (ours(queries).argmax(1) == truth).double().mean()
     assert accuracy == reference.score(queries.double().numpy(), truth.numpy())
-    neighbours = KNeighborsClassifier(20, metric='cosine').fit(bank.numpy(), labels.numpy())
+    neighbors = KNeighborsClassifier(20, metric='cosine').fit(bank.numpy(), labels.numpy())
     assert np.array_equal(
-        knn_predict(bank, labels, queries, classes), neighbours.predict(queries.numpy())
+        knn_predict(bank, labels, queries, classes), neighbors.predict(queries.numpy())
     )
 
 
@@ -100,9 +100,9 @@ def process(rank: int, folder: str) -> None:
     own, everyones = _without_padding(share, loader), _all_shares(share, loader)
     bank, labels, queries, _ = features(7)
     linear = LinearClassifier(bank[own], labels[own], 7, tolerance=1e-9)
-    neighbours = [knn_predict(bank[own], labels[own], queries, 7, k) for k in (5, 200, 1000)]
+    neighbors = [knn_predict(bank[own], labels[own], queries, 7, k) for k in (5, 200, 1000)]
     torch.save(
-        dict(own=own, everyones=everyones, weight=linear.weight, knn=neighbours),
+        dict(own=own, everyones=everyones, weight=linear.weight, knn=neighbors),
         f'{folder}/{rank}.pt',
     )
 

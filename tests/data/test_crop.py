@@ -74,7 +74,7 @@ def test_rectangles_and_no_flip():
 
 
 @pytest.mark.parametrize('size', [(200, 150), (150, 201), (97, 333), (80, 60), (256, 256)])
-def test_centre_crop_is_torchvisions(size):
+def test_center_crop_is_torchvisions(size):
     image = photograph(size)
     reference = Compose([Resize(256, interpolation=InterpolationMode.BICUBIC), CenterCrop(224)])
     out = LoadCenterCrop(224, channel_order='rgb').transform(dict(img_bytes=png(image)))['img']
@@ -82,7 +82,7 @@ def test_centre_crop_is_torchvisions(size):
     assert (np.abs(out - np.asarray(reference(image)).astype(int)) > 2).mean() <= 1e-3
 
 
-def test_centre_crop_of_rectangles_covers_them():
+def test_center_crop_of_rectangles_covers_them():
     """100 x 400 pixels to 64 x 32 is limited by the height, 40 x 10 to 32 x 64 by the width."""
     ramp = np.broadcast_to(np.linspace(0, 255, 400)[None, :, None], (100, 400, 3)).astype(np.uint8)
     out = LoadCenterCrop((64, 32), crop_ratio=1).transform(dict(img=ramp))['img']
@@ -194,7 +194,7 @@ def folder(tmp_path):
     return tmp_path, dataset
 
 
-def test_faults_are_skipped_counted_and_said_once(folder, log):
+def test_bad_files_are_skipped_counted_and_logged_once(folder, log):
     path, dataset = folder
     for _ in range(2):
         samples = [dataset[i] for i in range(len(dataset))]
@@ -219,7 +219,7 @@ def test_counts_are_of_all_workers(folder):
     assert skipped.skipped >= len(DAMAGES) and skipped.requested == 26 + skipped.skipped
 
 
-def test_too_many_faults_end_the_run(tmp_path):
+def test_too_many_bad_files_end_the_run(tmp_path):
     write_jpegs(tmp_path, 3)
     for i in range(3):
         (tmp_path / f'bad {i}.jpg').write_text('no image')
@@ -233,7 +233,7 @@ def test_too_many_faults_end_the_run(tmp_path):
             dataset[i % 6]
 
 
-def test_nothing_but_faults_ends_the_run(tmp_path):
+def test_only_bad_files_end_the_run(tmp_path):
     (tmp_path / 'bad.jpg').write_text('no image')
     dataset = CustomDataset(
         str(tmp_path), with_label=False, pipeline=[dict(type='LoadRandomCrop', scale=32)]

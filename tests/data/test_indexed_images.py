@@ -92,8 +92,8 @@ def test_a_tree(tree, tmp_path):
     assert dataset.get_data_info(-1)['sample_idx'] == 4
     with pytest.raises(IndexError):
         dataset.get_data_info(5)
-    labelled = IndexedImages(str(tree), with_label=True, index_dir=str(tmp_path))
-    assert labels(labelled) == [0, 0, 0, 1, 1] and labelled.CLASSES == ('cat', 'dog')
+    labeled = IndexedImages(str(tree), with_label=True, index_dir=str(tmp_path))
+    assert labels(labeled) == [0, 0, 0, 1, 1] and labeled.CLASSES == ('cat', 'dog')
     assert (
         len(IndexedImages(str(tree.parent), data_prefix='tree/cat', index_dir=str(tmp_path))) == 3
     )
@@ -164,7 +164,7 @@ def test_no_room_for_the_index(tree, tmp_path, monkeypatch):
     assert [path.suffix for path in (tmp_path / 'index').iterdir()] == ['.lock']
 
 
-def test_who_makes_the_index_is_said(tree, tmp_path, monkeypatch):
+def test_holder_of_the_index_lock_is_logged(tree, tmp_path, monkeypatch):
     """A process that waited for the index of another one logged nothing."""
     IndexedImages(str(tree), index_dir=str(tmp_path / 'index'))
     (index,) = (tmp_path / 'index').glob('*.safetensors')

@@ -148,7 +148,7 @@ def test_images_of_any_bands_stay_as_they_are(tmp_path):
     manifest = prepare(plan, tmp_path / 'out', workers=1)
     kept = {name: (folder / name).read_bytes() for name in ('array.npy', 'bands.tif', 'float.tif')}
     assert contents(tmp_path / 'out') == kept
-    assert [fault['name'] for fault in manifest['skipped']] == ['damaged.tif']
+    assert [image['name'] for image in manifest['skipped']] == ['damaged.tif']
     load = dict(type='LoadCenterCrop', scale=(20, 30), crop_ratio=1, color_type='unchanged')
     dataset = IndexedImages(
         str(tmp_path / 'out'), extensions=plan.extensions, index_dir=str(tmp_path), pipeline=[load]

@@ -139,8 +139,8 @@ def ended_with_repeats(
     inner = Fails(share, 6400, seed)
     dataset = SeededDataset(inner)
     try:
-        for address in ResumableSampler(dataset, seed, repeats=repeats):
-            dataset[address]
+        for key in ResumableSampler(dataset, seed, repeats=repeats):
+            dataset[key]
     except RuntimeError:
         return True
     assert len(inner.wanted) == 6400 and len(set(inner.wanted)) == 6400 // repeats

@@ -8,11 +8,11 @@ from mae_plugin.data.statistics import channel_statistics
 from ..conftest import PRETRAIN, ROOT
 from .test_skipped_images import run_here
 
-CONFIG = dict(bands='configs/mae/mae_vit-mini-p12_bands-120px.py', colours=PRETRAIN)
-PHOTOMETRIC = dict(bands='minisblack', colours='rgb')
+CONFIG = dict(bands='configs/mae/mae_vit-mini-p12_bands-120px.py', colors=PRETRAIN)
+PHOTOMETRIC = dict(bands='minisblack', colors='rgb')
 LOADING = dict(
     bands="dict(type='LoadCenterCrop', scale=120, crop_ratio=1, color_type='unchanged')",
-    colours="dict(type='LoadImageFromFile')",
+    colors="dict(type='LoadImageFromFile')",
 )
 
 
@@ -56,7 +56,7 @@ def numbers(line: str, name: str) -> list[float]:
     return [float(number) for number in line[len(name) + 2 : -2].split(',')]
 
 
-@pytest.mark.parametrize('kind', ['bands', 'colours'])
+@pytest.mark.parametrize('kind', ['bands', 'colors'])
 def test_the_tool(tmp_path, capsys, monkeypatch, kind):
     """A shipped config of 13 bands, and mmpretrain's reading, with values printed as RGB."""
     random = np.random.default_rng(0)

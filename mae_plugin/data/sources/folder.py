@@ -58,6 +58,7 @@ def index_folder(
         raise FileNotFoundError(f'the folder of images {root} does not exist')
 
     def make() -> Index:
+        """Scans the folder."""
         scan = scan_folder(root, extensions)
         text, ends = Names.arrays(scan.images)
         folder_text, folder_ends = Names.arrays(scan.dates)
@@ -73,6 +74,7 @@ def index_folder(
         return Index(arrays, notes)
 
     def is_current(index: Index) -> bool:
+        """Returns whether all folders have the same dates and no other one became readable."""
         names = Names(index.arrays['folder_text'], index.arrays['folder_ends'])
         folders = [os.path.join(root, names[i]) for i in range(len(names))]
         for folder in index.notes['unreadable']:

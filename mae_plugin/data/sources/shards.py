@@ -64,6 +64,7 @@ def index_shards(
     """
 
     def make() -> Index:
+        """Scans the tar files."""
         # Before the scan, so that a file that changes during the scan is scanned again.
         states = [_state(path) for path in paths]
         with ThreadPoolExecutor(min(8, len(paths))) as pool:
@@ -96,6 +97,7 @@ def index_shards(
         return Index(arrays, notes)
 
     def is_current(index: Index) -> bool:
+        """Returns whether the tar files have the same sizes and dates."""
         return index.notes['states'] == [_state(path) for path in paths]
 
     key = f'{" ".join(paths)} ({" ".join(sorted(extensions))})'

@@ -78,17 +78,17 @@ def test_tiff_and_npy(dtype, bands):
 
 
 def test_other_formats():
-    colour = RANDOM.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    color = RANDOM.integers(0, 256, (9, 11, 3), dtype=np.uint8)
     deep = RANDOM.integers(0, 65536, (9, 11, 3), dtype=np.uint16)
-    float_tiff = saved(Image.fromarray(colour[..., 0].astype(np.float32)), 'TIFF')
+    float_tiff = saved(Image.fromarray(color[..., 0].astype(np.float32)), 'TIFF')
     for data, expected in (
-        (saved(Image.fromarray(colour), 'PNG'), colour),
-        (saved(Image.fromarray(colour[..., 0]), 'PNG'), colour[..., :1]),
-        (saved(Image.fromarray(np.concatenate([colour, colour[..., :1]], axis=-1)), 'PNG'), None),
-        (saved(Image.fromarray(colour), 'TIFF'), colour),
+        (saved(Image.fromarray(color), 'PNG'), color),
+        (saved(Image.fromarray(color[..., 0]), 'PNG'), color[..., :1]),
+        (saved(Image.fromarray(np.concatenate([color, color[..., :1]], axis=-1)), 'PNG'), None),
+        (saved(Image.fromarray(color), 'TIFF'), color),
         (saved(Image.fromarray(deep[..., 0]), 'PNG'), deep[..., :1]),
         (cv2.imencode('.png', deep[..., ::-1])[1].tobytes(), deep),
-        (float_tiff, colour[..., :1].astype(np.float32)),
+        (float_tiff, color[..., :1].astype(np.float32)),
     ):
         got = EncodedImage(data, color_type='unchanged').pixels()
         if expected is None:
@@ -98,7 +98,7 @@ def test_other_formats():
     # JPEG keeps its number of channels, and is decoded by the path that supports reduced sizes.
     for mode in ('L', 'RGB', 'CMYK'):
         image = EncodedImage(
-            saved(Image.fromarray(colour).resize((64, 48)).convert(mode), 'JPEG'),
+            saved(Image.fromarray(color).resize((64, 48)).convert(mode), 'JPEG'),
             'bgr',
             'unchanged',
         )
@@ -106,15 +106,15 @@ def test_other_formats():
         assert image.size == (48, 64) and image.pixels().shape == expected.shape
         assert np.abs(image.pixels().astype(int) - expected).max() <= 3
     assert EncodedImage(
-        saved(Image.fromarray(colour), 'JPEG'), color_type='grayscale'
+        saved(Image.fromarray(color), 'JPEG'), color_type='grayscale'
     ).pixels().shape == (9, 11, 1)
 
 
 def test_grayscale():
     """One channel: colors are converted by Pillow's luma, and 16 bits are scaled to 8."""
-    colour = RANDOM.integers(0, 256, (9, 11, 3), dtype=np.uint8)
-    got = EncodedImage(saved(Image.fromarray(colour), 'PNG'), color_type='grayscale').pixels()
-    assert np.abs(got[..., 0] - colour @ [0.299, 0.587, 0.114]).max() < 1
+    color = RANDOM.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    got = EncodedImage(saved(Image.fromarray(color), 'PNG'), color_type='grayscale').pixels()
+    assert np.abs(got[..., 0] - color @ [0.299, 0.587, 0.114]).max() < 1
     deep = RANDOM.integers(0, 65536, (9, 11), dtype=np.uint16)
     got = EncodedImage(saved(Image.fromarray(deep), 'PNG'), color_type='grayscale').pixels()
     assert np.array_equal(got[..., 0], (deep / 257).round())

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 SIZE = (48, 32)  # width, height
 
 
-def colours() -> Image.Image:
+def colors() -> Image.Image:
     """Red to green along the width, blue along the height: all corners differ."""
     x, y = np.meshgrid(np.linspace(0, 255, SIZE[0]), np.linspace(0, 255, SIZE[1]))
     return Image.fromarray(np.stack([255 - x, x, y], axis=-1).round().astype(np.uint8))
@@ -32,7 +32,7 @@ def decoded(data: bytes, **options) -> np.ndarray:
 
 def test_jpeg_is_pillows():
     """Within two levels of Pillow's libjpeg, whose interpolation of chroma differs slightly."""
-    data = encode(colours(), 'JPEG', quality=95)
+    data = encode(colors(), 'JPEG', quality=95)
     reference = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     assert np.abs(decoded(data, channel_order='rgb') - reference).max() <= 2
     assert np.array_equal(decoded(data)[..., ::-1], decoded(data, channel_order='rgb'))
@@ -41,13 +41,13 @@ def test_jpeg_is_pillows():
 @pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'WebP', 'PPM', 'GIF'])
 def test_kinds(kind):
     options = dict(lossless=True) if kind == 'WebP' else {}
-    image = colours().quantize(256) if kind == 'GIF' else colours()
+    image = colors().quantize(256) if kind == 'GIF' else colors()
     out = decoded(encode(image, kind, **options), channel_order='rgb')
     assert np.array_equal(out, np.asarray(image.convert('RGB')))
 
 
 def test_gray():
-    gray = colours().convert('L')
+    gray = colors().convert('L')
     for data in (encode(gray, 'PNG'), encode(gray, 'JPEG', quality=100)):
         out = decoded(data)
         assert out.shape == (32, 48, 3) and (out == out[..., :1]).all()
@@ -55,16 +55,16 @@ def test_gray():
 
 
 def test_palette_and_alpha():
-    palette = colours().quantize(32)
+    palette = colors().quantize(32)
     assert np.array_equal(
         decoded(encode(palette, 'PNG'), channel_order='rgb'), np.asarray(palette.convert('RGB'))
     )
-    transparent = colours()
+    transparent = colors()
     transparent.putalpha(Image.new('L', SIZE, 0))
     assert np.array_equal(
-        decoded(encode(transparent, 'PNG'), channel_order='rgb'), np.asarray(colours())
+        decoded(encode(transparent, 'PNG'), channel_order='rgb'), np.asarray(colors())
     )
-    both = colours().convert('LA')
+    both = colors().convert('LA')
     assert decoded(encode(both, 'PNG')).shape == (32, 48, 3)
 
 
@@ -92,11 +92,11 @@ def test_rotation_behind_other_segments(before):
     """Color profiles and the like may precede the Exif, with any bytes and of any length."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encode(colours(), 'JPEG', exif=exif)
+    data = encode(colors(), 'JPEG', exif=exif)
     segment = b'\xff\xe2' + (len(before) + 2).to_bytes(2, 'big') + before
     behind = data[:2] + segment * 2 + data[2:]
     np.testing.assert_array_equal(EncodedImage(behind).pixels(), EncodedImage(data).pixels())
-    assert EncodedImage(behind).size == colours().size
+    assert EncodedImage(behind).size == colors().size
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -105,7 +105,7 @@ def test_rotation(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(
-        colours(), kind, exif=exif, **(dict(quality=95) if kind == 'JPEG' else dict(lossless=True))
+        colors(), kind, exif=exif, **(dict(quality=95) if kind == 'JPEG' else dict(lossless=True))
     )
     image = EncodedImage(data, channel_order='rgb')
     expected = np.asarray(
@@ -118,7 +118,7 @@ def test_rotation(kind, orientation):
 
 def test_reduced_size():
     """An eighth of a 400 x 296 JPEG has the mean colors of its blocks of 8 x 8 pixels."""
-    big = colours().resize((400, 296), Image.Resampling.BICUBIC)
+    big = colors().resize((400, 296), Image.Resampling.BICUBIC)
     image = EncodedImage(encode(big, 'JPEG', quality=95), channel_order='rgb')
     whole = image.pixels().astype(float)
     for reduction in (2, 4, 8):
@@ -132,13 +132,13 @@ def test_reduced_size():
 
 
 def test_odd_sizes_reduced():
-    image = EncodedImage(encode(colours().resize((401, 299)), 'JPEG'))
+    image = EncodedImage(encode(colors().resize((401, 299)), 'JPEG'))
     assert image.pixels(8).shape == (38, 51, 3) and image.pixels(2).shape == (150, 201, 3)
 
 
 def test_harmless_remarks_of_libjpeg_pass():
     """simplejpeg, unlike other readers, rejects bytes between segments, which cameras may write."""
-    data = encode(colours(), 'JPEG', quality=95)
+    data = encode(colors(), 'JPEG', quality=95)
     odd = data[:-2] + b'\0\0\0' + data[-2:]
     assert np.array_equal(decoded(odd), decoded(data))
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_raises(data, reason):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_bombs_are_refused_before_decoding(kind, monkeypatch):
-    data = encode(colours(), kind)
+    data = encode(colors(), kind)
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 48 * 32 // 2 - 1)
     with pytest.raises((ValueError, Image.DecompressionBombError), match='1536|48 x 32'):
         EncodedImage(data)

@@ -206,7 +206,7 @@ def test_a_tar_file_that_ends_early(tmp_path, log, damage, found, end):
 
 
 @pytest.mark.parametrize('format', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_no_damage_of_a_tar_file_goes_unsaid(tmp_path, format):
+def test_every_damage_of_a_tar_file_is_reported(tmp_path, format):
     """Flipped bits in headers, and files cut at many lengths: all images, a warning, or an error.
 
     Long names lie outside the headers and have no checksum, so their damage cannot be detected.
