@@ -1,7 +1,9 @@
 """Converts weights between the layouts of mmpretrain, the MAE authors, timm and Hugging Face.
 
 python tools/convert_checkpoint.py mae_pretrain_vit_base.pth ours.pth --to mmpretrain
-python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf  # for from_pretrained
+python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth vit-mae --to hf
+
+A folder without a suffix is for Hugging Face's from_pretrained.
 """
 
 import argparse

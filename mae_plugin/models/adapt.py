@@ -1,7 +1,7 @@
 """Adapts a state dict to a model for other images: another grid of patches, other channels.
 
-:func:`adapt` is a pure function of a state dict, the grid that it is for, and the sizes that a model
-needs. Load hooks, the Runner's hook and the converter all call it.
+:func:`adapt` is a pure function of a state dict, the grid that it is for, and the sizes that a
+model needs. Load hooks, the Runner's hook and the converter all call it.
 """
 
 from __future__ import annotations
