@@ -168,3 +168,27 @@ def imagenet(tmp_path_factory) -> Path:
             shutil.copy(sources[i % 10], folder / f'{folder.name}.JPEG')
     shutil.rmtree(root / 'source')
     return root
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory) -> Path:
+    """A folder of 23 JPEGs."""
+    folder = tmp_path_factory.mktemp('images')
+    write_jpegs(folder, 23)
+    return folder
+
+
+@pytest.fixture
+def small_disk():
+    """Yields a file system of 3 MB, enough for a few of the tiny model's checkpoints."""
+    folder = Path(tempfile.mkdtemp())
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip(f'no file system can be mounted here: {mounted.stderr.strip()}')
+    yield folder
+    # Lazily, as the run's log is still open.
+    subprocess.run(['umount', '--lazy', folder], check=True)
+    folder.rmdir()

@@ -8,7 +8,7 @@ import torch
 from mae_plugin.engine.loops.total_batch import TotalBatch
 from mae_plugin.engine.state import RunState, TrainingData
 
-from .loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from .loops.test_train import STEPS, assert_identical, train
 
 FULL = RunState(
     epoch=3,
@@ -116,7 +116,7 @@ def to_old_form(path) -> None:
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_older_checkpoints_resume_exactly(images, tmp_path, by_epoch):  # noqa: F811
+def test_older_checkpoints_resume_exactly(images, tmp_path, by_epoch):
     """Within the second epoch, so the position in the data counts."""
     losses, weights = train(images, tmp_path / 'whole', by_epoch=by_epoch)
     train(images, tmp_path / 'run', by_epoch=by_epoch, stop_after=8)
@@ -128,7 +128,7 @@ def test_older_checkpoints_resume_exactly(images, tmp_path, by_epoch):  # noqa: 
     assert meta['mae_plugin']['version'] == 1 and 'batch' not in meta
 
 
-def test_mmengines_checkpoint_hook_keeps_the_state(images, tmp_path):  # noqa: F811
+def test_mmengines_checkpoint_hook_keeps_the_state(images, tmp_path):
     """The loop registers a RunStateHook where no checkpoint hook of this plugin does it."""
     hook = dict(_delete_=True, type='CheckpointHook', interval=3, by_epoch=False)
     changes = {'default_hooks.checkpoint': hook}

@@ -25,7 +25,7 @@ from ..conftest import (
 )
 from .models import ARCH, build, randomized, run_tool
 from .test_layouts import assert_identical
-from .test_loading import NAME, SMALL, server  # noqa: F401  (a fixture)
+from .test_loading import NAME, SMALL
 
 # The size of SMALL_PRETRAIN and SMALL_FINETUNE.
 BACKBONE = dict(type='MAEViT', arch='deit-tiny', img_size=64)
@@ -63,7 +63,7 @@ def test_get_model(named, tmp_path, layout, place):
     assert_identical(model.state_dict(), named.state_dict())
 
 
-def test_get_model_by_url(named, server, tmp_path):  # noqa: F811
+def test_get_model_by_url(named, server, tmp_path):
     """Files of the same name are distinguished by their URLs."""
     other = get_model(NAME, **SMALL)
     for folder, model in (('one', named), ('two', other)):

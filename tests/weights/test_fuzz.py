@@ -15,7 +15,7 @@ from mae_plugin.weights.reading.torch_files import read_torch_file
 from mmengine.logging import HistoryBuffer
 
 from ..conftest import ROOT
-from ..engine.loops.test_train import STEPS, images, train  # noqa: F401  (a fixture)
+from ..engine.loops.test_train import STEPS, train
 from . import fuzz
 from .crafted import ATTACKS, items, text, write
 
@@ -89,7 +89,7 @@ def test_the_fuzzer_itself(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_more_damage(tmp_path, images):  # noqa: F811
+def test_more_damage(tmp_path, images):
     """Runs thousands of damaged checkpoints, every bit of a small one, and all attacks."""
     train(images, tmp_path / 'run')
     (tmp_path / f'run/iter_{STEPS}.pth').rename(tmp_path / 'run.pth')

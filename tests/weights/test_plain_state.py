@@ -15,7 +15,7 @@ from mae_plugin.weights.plain_state import restore_message_hub, to_plain
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from ..engine.loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from ..engine.loops.test_train import STEPS, assert_identical, train
 
 # torch alone, as on a machine without mmengine.
 OPEN = """
@@ -33,7 +33,7 @@ print(json.dumps([sorted(kinds), loss['log_history'].tolist(), loss['max_length'
 """
 
 
-def test_any_torch_opens_ours_and_older_ones_resume(images, tmp_path, monkeypatch):  # noqa: F811
+def test_any_torch_opens_ours_and_older_ones_resume(images, tmp_path, monkeypatch):
     """A run resumed from our checkpoint, or from mmengine's, equals the uninterrupted run."""
     losses, weights = train(images, tmp_path / 'whole')
     expected = load_from_local(str(tmp_path / f'whole/iter_{STEPS}.pth'))['message_hub'][

@@ -4,10 +4,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,14 +16,14 @@ from mae_plugin.utils import atomic_files as files
 from mmengine.hooks import Hook
 
 from ...conftest import run
-from ..loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import STEPS, assert_identical, train
 
 
 def names(folder):
     return sorted(path.name for path in folder.glob('*.pth*'))
 
 
-def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):  # noqa: F811
+def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
     """With one checkpoint to keep, it is removed only once its successor is on disk."""
     train(images, tmp_path, stop_after=4, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     assert names(tmp_path) == ['iter_3.pth']
@@ -47,7 +44,7 @@ def test_a_kill_while_writing_keeps_the_last_checkpoint(images, tmp_path, monkey
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty'])
-def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa: F811
+def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):
     """Resumes from the checkpoint before a truncated, emptied or altered one."""
     train(images, tmp_path, stop_after=7)
     assert names(tmp_path) == ['iter_3.pth', 'iter_6.pth']
@@ -61,7 +58,7 @@ def test_a_damaged_checkpoint_is_passed_over(images, tmp_path, damage):  # noqa:
     assert any(f'{newest} is damaged' in log.read_text() for log in tmp_path.glob('*/*.log'))
 
 
-def test_nothing_whole_does_not_start_anew(images, tmp_path):  # noqa: F811
+def test_nothing_whole_does_not_start_anew(images, tmp_path):
     """Starts from scratch only after the files were moved away, and logs it."""
     train(images, tmp_path, stop_after=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'damaged')
@@ -122,23 +119,7 @@ def test_best_checkpoint_is_replaced(tmp_path):
     assert not old.exists() and kept.exists()
 
 
-@pytest.fixture
-def small_disk():
-    """Yields a file system of 3 MB, enough for a few of the tiny model's checkpoints."""
-    folder = Path(tempfile.mkdtemp())
-    mounted = subprocess.run(
-        ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        folder.rmdir()
-        pytest.skip(f'no file system can be mounted here: {mounted.stderr.strip()}')
-    yield folder
-    # Lazily, as the run's log is still open.
-    subprocess.run(['umount', '--lazy', folder], check=True)
-    folder.rmdir()
-
-
-def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, tmp_path, capfd):  # noqa: F811
+def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, tmp_path, capfd):
     """Fills the disk after the first checkpoint: training continues, and resumes from it."""
 
     class Fills(Hook):

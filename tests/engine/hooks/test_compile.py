@@ -8,7 +8,7 @@ import torch
 from mae_plugin.engine import CompileHook
 from mae_plugin.models import MAEPretrainHead
 
-from ..loops.test_train import images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import train
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_without_a_compiler(build_tiny):
     assert model._compiled is None
 
 
-def test_in_a_run(images, tmp_path):  # noqa: F811
+def test_in_a_run(images, tmp_path):
     """Off on a CPU unless enabled; when it is on, the run is the same but for rounding."""
     same = {'model.backbone.drop_path_rate': 0.0}
     plain, _ = train(images, tmp_path / 'plain', **same)

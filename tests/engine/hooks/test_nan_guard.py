@@ -9,7 +9,7 @@ from mae_plugin.engine.optim.skip_updates import is_finite
 from mmengine.hooks import Hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import STEPS, assert_identical, train
 
 OPTIMIZERS = {
     'fused': lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
@@ -174,7 +174,7 @@ class Spoils(Hook):
             runner.model.neck.mask_token.data[0, 0, 0] = float('inf')
 
 
-def spoilt(images, work_dir, spoils, patience=2, **arguments):  # noqa: F811
+def spoilt(images, work_dir, spoils, patience=2, **arguments):
     import tests.engine.loops.test_train as resumable
 
     class Losses(resumable.Losses):
@@ -187,7 +187,7 @@ def spoilt(images, work_dir, spoils, patience=2, **arguments):  # noqa: F811
 
 
 @pytest.mark.parametrize(('by_epoch', 'workers'), [(True, 2), (False, 0)])
-def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers):  # noqa: F811
+def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers):
     """Rolls back from steps 4 to 7 to the checkpoint of step 3, and uses other images."""
     spoils = Spoils(4, 8)
     losses, weights = spoilt(images, tmp_path, spoils, by_epoch=by_epoch, workers=workers)
@@ -209,7 +209,7 @@ def test_goes_back_and_on_with_other_data(images, tmp_path, by_epoch, workers): 
     assert_identical(resumed, weights)
 
 
-def test_nothing_good_is_lost_meanwhile(images, tmp_path):  # noqa: F811
+def test_nothing_good_is_lost_meanwhile(images, tmp_path):
     """Keeps the last good checkpoint while updates are skipped, with one to keep."""
     spoils = Spoils(4, 9)
     changes = {'default_hooks.checkpoint.max_keep_ckpts': 1}
@@ -218,7 +218,7 @@ def test_nothing_good_is_lost_meanwhile(images, tmp_path):  # noqa: F811
     assert [path.name for path in tmp_path.glob('*.pth')] == [f'iter_{STEPS}.pth']
 
 
-def test_ends_when_it_does_not_help(images, tmp_path):  # noqa: F811
+def test_ends_when_it_does_not_help(images, tmp_path):
     spoils = Spoils(4, 8, times=2)
     with pytest.raises(SystemExit) as ended:
         spoilt(images, tmp_path, spoils)
@@ -235,13 +235,13 @@ def test_ends_when_it_does_not_help(images, tmp_path):  # noqa: F811
     )
 
 
-def test_ends_when_there_is_nothing_to_go_back_to(images, tmp_path):  # noqa: F811
+def test_ends_when_there_is_nothing_to_go_back_to(images, tmp_path):
     with pytest.raises(SystemExit):
         spoilt(images, tmp_path, Spoils(0, 8))
     assert 'there is no earlier checkpoint' in next(tmp_path.glob('*/*.log')).read_text()
 
 
-def test_weights_that_are_not_finite_are_not_written(images, tmp_path):  # noqa: F811
+def test_weights_that_are_not_finite_are_not_written(images, tmp_path):
     """Does not write the checkpoint of step 6 after a weight is infinite, and rolls back."""
     spoils = Spoils(99, 99, weight=4)
     _, weights = spoilt(images, tmp_path, spoils, patience=7)
@@ -251,7 +251,7 @@ def test_weights_that_are_not_finite_are_not_written(images, tmp_path):  # noqa:
     assert 'NO CHECKPOINT: some weights are not finite, so they were not saved' in log
 
 
-def test_a_few_bad_steps_are_no_reason(images, tmp_path):  # noqa: F811
+def test_a_few_bad_steps_are_no_reason(images, tmp_path):
     spoils = Spoils(4, 5)
     spoilt(images, tmp_path, spoils)
     assert spoils.visits == list(range(STEPS))

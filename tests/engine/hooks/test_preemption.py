@@ -15,7 +15,7 @@ from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from ..loops import test_train as resumable
-from ..loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import STEPS, assert_identical, train
 
 
 class Signals(Hook):
@@ -33,7 +33,7 @@ class Signals(Hook):
             time.sleep(0.3)
 
 
-def stopped(images, work_dir, step, number=signal.SIGTERM, **arguments):  # noqa: F811
+def stopped(images, work_dir, step, number=signal.SIGTERM, **arguments):
     """Returns the losses of a run that a signal ends."""
     notes = []
 
@@ -69,7 +69,7 @@ def names(folder):
         (signal.SIGINT, 6, 2, True),
     ],
 )
-def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):  # noqa: F811
+def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):
     """Stops within an epoch, at its end, and between two regular checkpoints by iteration.
 
     Ctrl-C lost the steps since the last checkpoint, and ended in a traceback.
@@ -91,7 +91,7 @@ def test_nothing_is_lost(images, tmp_path, number, step, workers, by_epoch):  # 
     assert names(tmp_path / 'run') == last
 
 
-def test_stops_where_gradients_are_whole(images, tmp_path):  # noqa: F811
+def test_stops_where_gradients_are_whole(images, tmp_path):
     """Stops after the third of three accumulated steps, on a signal in the first."""
     changes = {'optim_wrapper.accumulative_counts': 3, 'train_dataloader.batch_size': 1}
     whole, weights = train(images, tmp_path / 'whole', **changes)
@@ -102,7 +102,7 @@ def test_stops_where_gradients_are_whole(images, tmp_path):  # noqa: F811
     assert_identical(resumed, weights)
 
 
-def test_signals_are_given_back(images, tmp_path):  # noqa: F811
+def test_signals_are_given_back(images, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     train(images, tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -115,7 +115,7 @@ def test_signals_are_given_back(images, tmp_path):  # noqa: F811
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_failed_run_is_not_started_again(images, tmp_path):  # noqa: F811
+def test_a_failed_run_is_not_started_again(images, tmp_path):
     """Does not end with 75 on SIGTERM after an error, as when torchrun ends the other ranks."""
 
     def end(number, frame) -> None:
@@ -155,7 +155,7 @@ class Repeated(Hook):
         (signal.SIGINT, signal.SIGINT, 130, False),
     ],
 )
-def test_told_twice(images, tmp_path, first, second, code, saved):  # noqa: F811
+def test_told_twice(images, tmp_path, first, second, code, saved):
     """Ignores a second SIGTERM while saving; a second Ctrl-C ends without a traceback."""
 
     class Losses(resumable.Losses):
@@ -226,7 +226,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.timeout(60)
-def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):  # noqa: F811
+def test_a_lock_that_a_killed_worker_holds(images, tmp_path, by_epoch):
     """Ends the run although a killed worker holds the lock that torch takes on shutdown."""
 
     class Losses(resumable.Losses):

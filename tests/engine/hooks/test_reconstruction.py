@@ -16,7 +16,7 @@ from mmpretrain import get_model
 from PIL import Image
 
 from ...conftest import PRETRAIN, ROOT, write_jpegs
-from ..loops.test_train import STEPS, assert_identical, images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import STEPS, assert_identical, train
 
 HOOK = 'default_hooks.reconstruction'
 
@@ -38,7 +38,7 @@ def settings_of_test(folder, size: int = 32) -> dict:
     return dict(test_dataloader=loader, test_cfg=dict(_delete_=True), test_evaluator=[])
 
 
-def test_panels_of_a_run(images, tmp_path):  # noqa: F811
+def test_panels_of_a_run(images, tmp_path):
     """Compares the last panel with images drawn from the last checkpoint, bit for bit."""
     write_jpegs(tmp_path / 'test', 5, seed=9)
     options = {f'{HOOK}.interval': 1, f'{HOOK}.num_images': 2, f'{HOOK}.mask_ratio': 0.5}
@@ -68,7 +68,7 @@ def test_panels_of_a_run(images, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize('compiled', [False, True])
-def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # noqa: F811
+def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):
     """Leaves the random numbers of mmengine unchanged, also with unusable test images."""
     options = {'train_cfg.type': 'EpochBasedTrainLoop', f'{HOOK}.interval': 1}
     if compiled:
@@ -88,7 +88,7 @@ def test_mmengines_own_loop_is_left_alone_too(images, tmp_path, compiled):  # no
     assert_identical(weights, same)
 
 
-def test_by_iteration(images, tmp_path):  # noqa: F811
+def test_by_iteration(images, tmp_path):
     """Draws at every fourth iteration and the last one, on all backends of the visualizer."""
     drawn = []
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from ...conftest import ROOT
 from ...processes import FORK, holding
-from ..loops.test_train import images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import train
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def other_run(tmp_path):
         yield process
 
 
-def test_a_second_run_is_refused(images, tmp_path, other_run):  # noqa: F811
+def test_a_second_run_is_refused(images, tmp_path, other_run):
     """Both runs ended with 0 and overwrote each other's checkpoints."""
     said = rf'process {other_run.pid} on {socket.gethostname()} is training in {tmp_path} already; .*work_dir'
     cfg = Config(dict(work_dir=str(tmp_path)))

@@ -9,7 +9,7 @@ from mae_plugin.weights.loading import load_from_local
 from mmengine.logging import HistoryBuffer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..loops.test_train import STEPS, images, train  # noqa: F401  (a fixture)
+from ..loops.test_train import STEPS, train
 
 INTERVAL = 3
 
@@ -22,7 +22,7 @@ def records(work_dir):
     ]
 
 
-def test_the_log_is_the_same(images, tmp_path):  # noqa: F811
+def test_the_log_is_the_same(images, tmp_path):
     """Compares all log records and losses in checkpoints with those of mmengine's hook."""
     for name, kind in (('ours', 'LeanRuntimeInfoHook'), ('stock', 'RuntimeInfoHook')):
         changes = {
@@ -64,7 +64,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize(
     ('kind', 'expected'), [('LeanRuntimeInfoHook', 0), ('RuntimeInfoHook', STEPS)]
 )
-def test_nothing_is_read_between_two_logs(images, tmp_path, monkeypatch, kind, expected):  # noqa: F811
+def test_nothing_is_read_between_two_logs(images, tmp_path, monkeypatch, kind, expected):
     """Counts operations for which the host would wait for a GPU."""
     reads = Reads()
     # The clock starts with the first step, and nothing is logged before the end of the first epoch.
@@ -85,7 +85,7 @@ def test_nothing_is_read_between_two_logs(images, tmp_path, monkeypatch, kind, e
     assert reads.number - STEPS == expected
 
 
-def test_history_is_bounded(images, tmp_path):  # noqa: F811
+def test_history_is_bounded(images, tmp_path):
     train(
         images,
         tmp_path,

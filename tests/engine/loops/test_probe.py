@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...conftest import ROOT, write_jpegs
-from .test_train import assert_identical, images, train  # noqa: F401  (a fixture)
+from .test_train import assert_identical, train
 
 PROBE = ROOT / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k-probe.py'
 
@@ -60,7 +60,7 @@ def settings(labelled, tmp_path_factory):
 
 
 @pytest.mark.parametrize('bank_size', [None, 10])
-def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_size):  # noqa: F811
+def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_size):
     """Extracts features from the checkpoint in another way; the probe leaves training unchanged."""
     options = settings(bank_size=bank_size)
     losses, weights = train(images, tmp_path / 'with', interval=10, **options)
@@ -101,7 +101,7 @@ def test_numbers_are_scikit_learns(images, labelled, settings, tmp_path, bank_si
         assert_identical(weights, same)
 
 
-def test_bad_settings(images, settings, tmp_path):  # noqa: F811
+def test_bad_settings(images, settings, tmp_path):
     unlabelled = settings()
     unlabelled['val_dataloader']['dataset']['with_label'] = False
     with pytest.raises(

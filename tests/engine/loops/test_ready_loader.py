@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, We
 
 from ...conftest import tiny_config
 from ..hooks.test_check_data import as_folder
-from .test_train import assert_identical, images, losses_of  # noqa: F401  (a fixture)
+from .test_train import assert_identical, losses_of
 
 PIPELINE = [dict(type='LoadRandomCrop', scale=32), dict(type='PackInputs')]
 TRAIN_CFGS = [
@@ -27,12 +27,12 @@ def without_environment(monkeypatch):
     monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
 
 
-def settings(images, **changes):  # noqa: F811
+def settings(images, **changes):
     """Returns arguments of a data loader's config and of a DataLoader, without ``sampler``."""
     return dict(batch_size=4, drop_last=True, collate_fn=default_collate, **changes)
 
 
-def build(images, **changes) -> DataLoader:  # noqa: F811
+def build(images, **changes) -> DataLoader:
     dataset = IndexedImages(str(images), pipeline=PIPELINE)
     sampler = changes.pop('sampler', DefaultSampler(dataset, shuffle=True))
     return DataLoader(dataset, sampler=sampler, **settings(images, **changes))
@@ -59,7 +59,7 @@ def train(loader, work_dir, train_cfg, stop_after=None, **changes):
 
 
 @pytest.mark.parametrize('train_cfg', TRAIN_CFGS)
-def test_a_data_loader_is_as_good_as_its_config(images, tmp_path, train_cfg):  # noqa: F811
+def test_a_data_loader_is_as_good_as_its_config(images, tmp_path, train_cfg):
     """Has the same losses, and resumes exactly within an epoch."""
     dataset = dict(type='IndexedImages', data_root=str(images), pipeline=PIPELINE)
     config = settings(
@@ -79,7 +79,7 @@ def test_a_data_loader_is_as_good_as_its_config(images, tmp_path, train_cfg):  #
 
 
 @pytest.mark.parametrize('train_cfg', TRAIN_CFGS)
-def test_any_list_of_batches(images, tmp_path, train_cfg):  # noqa: F811
+def test_any_list_of_batches(images, tmp_path, train_cfg):
     """Keeps the order of batches; an interrupted run makes as many steps, on the same ones."""
 
     class Seen(list):
@@ -103,7 +103,7 @@ def test_any_list_of_batches(images, tmp_path, train_cfg):  # noqa: F811
     assert_identical(resumed.model.state_dict(), runner.model.state_dict())
 
 
-def test_which_loaders_have_a_config(images):  # noqa: F811
+def test_which_loaders_have_a_config(images):
     dataset = IndexedImages(str(images), pipeline=PIPELINE)
     for loader, shuffle in (
         (DataLoader(dataset, 4, shuffle=True), True),
@@ -155,7 +155,7 @@ def test_which_loaders_have_a_config(images):  # noqa: F811
     )
 
 
-def test_the_epoch_reaches_the_samplers_within(images):  # noqa: F811
+def test_the_epoch_reaches_the_samplers_within(images):
     dataset = IndexedImages(str(images))
     loader = DataLoader(dataset, batch_sampler=BatchSampler(DefaultSampler(dataset), 2, True))
     inexact = InexactLoader(loader, 0)

@@ -11,7 +11,7 @@ from mae_plugin.engine.resume.same_run import convert_steps
 from mmengine.config import Config
 
 from ...conftest import FINETUNE, LINEAR, PRETRAIN, ROOT
-from .test_train import images, train  # noqa: F401  (a fixture)
+from .test_train import train
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_without_the_rule(on_gpus):
     assert line == 'lr 1e-3, not scaled to the total batch size of 16 (2 GPUs × 8 × 1)'
 
 
-def test_mmengine_scales_by_all_of_it(images, tmp_path):  # noqa: F811
+def test_mmengine_scales_by_all_of_it(images, tmp_path):
     """Scales by batch size and accumulation, 6 of 12 images; the config is unchanged."""
     changes = {
         'auto_scale_lr': dict(enable=True, base_batch_size=12),
@@ -194,7 +194,7 @@ def test_another_batch_is_refused(batch, remedy):
         convert_steps(copy.deepcopy(CHECKPOINT), TotalBatch(*batch))
 
 
-def test_checkpoints_fall_on_whole_updates(images, tmp_path):  # noqa: F811
+def test_checkpoints_fall_on_whole_updates(images, tmp_path):
     with pytest.raises(
         ValueError,
         match='interval=4 saves between the 3 accumulated steps of an update; use a multiple of 3',

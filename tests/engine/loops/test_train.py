@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIM_WRAPPERS
 
-from ...conftest import PRETRAIN, ROOT, SMALL_PRETRAIN, run, tiny_config, write_jpegs
+from ...conftest import PRETRAIN, ROOT, SMALL_PRETRAIN, run, tiny_config
 
 STEPS = 10  # two epochs of five steps; 23 images, four at a time, so an epoch drops some
 
@@ -46,13 +46,6 @@ def losses_of(runner, stop_after=None) -> dict[int, float]:
         with pytest.raises(KeyboardInterrupt):
             runner.train()
     return losses.of_step
-
-
-@pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('images')
-    write_jpegs(folder, 23)
-    return folder
 
 
 def train(

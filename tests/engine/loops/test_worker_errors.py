@@ -10,7 +10,7 @@ from mae_plugin.data import LoadRandomCrop
 from mae_plugin.engine.loops.worker_errors import find_cause
 from torch.utils.data import DataLoader, Dataset
 
-from .test_train import images, train  # noqa: F401  (a fixture)
+from .test_train import train
 
 
 class OwnError(ValueError):
@@ -92,7 +92,7 @@ def test_errors_that_no_worker_caused():
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_half_of_the_images_broken(images, tmp_path, monkeypatch, by_epoch):  # noqa: F811
+def test_half_of_the_images_broken(images, tmp_path, monkeypatch, by_epoch):
     """Ends the run with the error about the images."""
 
     def refuse(*_) -> None:

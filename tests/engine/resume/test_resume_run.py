@@ -9,8 +9,8 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
-from ..hooks.test_checkpoint import names, small_disk  # noqa: F401  (a fixture)
-from ..loops.test_train import images, train  # noqa: F401  (a fixture)
+from ..hooks.test_checkpoint import names
+from ..loops.test_train import train
 
 
 @LOOPS.register_module(force=True)
@@ -46,7 +46,7 @@ def settings(killed_in: int = 0, **more: object) -> dict:
 
 
 @pytest.fixture(scope='module')
-def killed(images, tmp_path_factory):  # noqa: F811
+def killed(images, tmp_path_factory):
     """Yields a run of two epochs that was killed in its last validation, and its data."""
     folder = tmp_path_factory.mktemp('killed')
     shutil.copytree(images, folder / 'images')
@@ -124,7 +124,7 @@ def test_another_config_is_refused(killed, tmp_path, changes, sentence):
         ({'train_cfg.max_epochs': 0}, r'train_cfg\.max_epochs=0 trains nothing'),
     ],
 )
-def test_no_step_at_all(images, tmp_path, changes, sentence):  # noqa: F811
+def test_no_step_at_all(images, tmp_path, changes, sentence):
     """Without a schedule, a dataset too small for one step ended with success."""
     with pytest.raises(ValueError, match=sentence):
         train(images, tmp_path, **{'param_scheduler': None, **changes})
@@ -138,7 +138,7 @@ class Spoils(Hook):
             next(runner.model.parameters()).data.fill_(float('nan'))
 
 
-def test_a_last_checkpoint_that_was_not_written(images, tmp_path):  # noqa: F811
+def test_a_last_checkpoint_that_was_not_written(images, tmp_path):
     """Ends with exit code 1 if the last weights are not finite, and keeps the last checkpoint."""
     changes = dict(custom_hooks=[dict(type='Spoils')])
     from mmengine.registry import HOOKS
@@ -154,7 +154,7 @@ def test_a_last_checkpoint_that_was_not_written(images, tmp_path):  # noqa: F811
     )
 
 
-def test_a_full_disk_while_validating(images, small_disk, monkeypatch):  # noqa: F811
+def test_a_full_disk_while_validating(images, small_disk, monkeypatch):
     """Writes metrics, best checkpoint and visualizer; only training steps were covered."""
 
     def fill(hook, runner):
