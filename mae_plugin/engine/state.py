@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from mmengine.runner import Runner
 
@@ -199,9 +200,10 @@ def _file_name(stored: Mapping) -> str | None:
 def _pair(numbers: object, name: str) -> tuple[int, int]:
     """Returns a stored pair of whole numbers."""
     is_pair = isinstance(numbers, (list, tuple)) and len(numbers) == 2
-    if not is_pair or any(type(number) is not int or number < 0 for number in numbers):
+    pair: Any = numbers
+    if not is_pair or any(type(number) is not int or number < 0 for number in pair):
         raise ValueError(f'holds {numbers!r:.80} as {name}, not two whole numbers')
-    return tuple(numbers)
+    return pair[0], pair[1]
 
 
 def _total_batch(stored: object) -> TotalBatch | None:

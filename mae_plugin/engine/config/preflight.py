@@ -80,7 +80,7 @@ def _crop_size(dataset: dict) -> tuple[int, int] | None:
     while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
         dataset = dataset['dataset']
     for step in reversed(dataset.get('pipeline') or ()):
-        kind = step.get('type') if isinstance(step, dict) else None
+        kind = step.get('type', '') if isinstance(step, dict) else ''
         size = step.get(_CROPS[kind]) if kind in _CROPS else None
         # OpenMMLab's crops differ in whether the width comes first in a pair.
         if isinstance(size, int) or (size is not None and kind.startswith('Load')):
@@ -118,7 +118,7 @@ def _check_best(cfg: Config) -> None:
     if not best or best == 'auto' or validation is None:
         return
     if validation.get('type') == 'ProbeLoop':
-        prefixes = {'probe'}
+        prefixes: set[str | None] = {'probe'}
     else:
         evaluators = cfg.get('val_evaluator') or ()
         evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators

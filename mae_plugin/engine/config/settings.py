@@ -56,7 +56,7 @@ _DICTS = {
 _NAMES = {
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
-    'randomness': {*arguments_of(set_random_seed), 'diff_rank_seed'},
+    'randomness': {*(arguments_of(set_random_seed) or ()), 'diff_rank_seed'},
 }
 # Settings that mmengine or a resumable loop removes before the class is built.
 _REMOVED = {
@@ -141,9 +141,10 @@ def _check_loader(path: str, loader: Any, cfg: Config) -> None:
     """Checks the settings of a data loader."""
     if not isinstance(loader, dict):
         return
-    known = {*arguments_of(DataLoader), *_BUILT_IN_LOADERS, 'num_batch_per_epoch'}
+    arguments = arguments_of(DataLoader) or {}
+    known = {*arguments, *_BUILT_IN_LOADERS, 'num_batch_per_epoch'}
     _check_names(path, loader, known, 'a data loader')
-    check_values(path, loader, {**arguments_of(DataLoader), 'batch_size': int, 'num_workers': int})
+    check_values(path, loader, {**arguments, 'batch_size': int, 'num_workers': int})
     for name in _BUILT_IN_LOADERS:
         if loader.get(name) is not None:
             _check_tree(f'{path}.{name}', loader[name], REGISTRIES[name], cfg, sure=True)

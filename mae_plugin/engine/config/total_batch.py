@@ -30,12 +30,12 @@ def set_total_batch(cfg: Config, batch_size: int | None, accumulate: int | None)
     Raises:
         ValueError: if the numbers do not divide evenly.
     """
-    if batch_size is None and accumulate is None:
-        return
-    if batch_size is None:
+    if accumulate is not None and batch_size is None:
         batch_size = _solve(cfg, 'accumulate', accumulate)
-    elif accumulate is None:
+    elif batch_size is not None and accumulate is None:
         accumulate = _solve(cfg, 'batch_size', batch_size)
+    if batch_size is None or accumulate is None:
+        return
     if batch_size < 1 or accumulate < 1:
         raise ValueError(f'batch_size={batch_size} and accumulate={accumulate} must be at least 1')
     cfg.train_dataloader.batch_size = batch_size

@@ -183,7 +183,7 @@ def _crop_size(dataset: Dataset) -> tuple[int, int] | None:
         return None
     for step in reversed(getattr(pipelines[0], 'transforms', [])):
         if isinstance(step, (LoadRandomCrop, LoadCenterCrop)):
-            return tuple(step.scale)
+            return to_pair(step.scale)
         if isinstance(step, (RandomResizedCrop, CenterCrop, Resize)):
             size = to_pair(getattr(step, 'crop_size', None) or step.scale or 0)
             # Libraries differ in whether the width comes first, so only squares are known.

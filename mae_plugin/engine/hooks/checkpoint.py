@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
@@ -57,6 +58,7 @@ class SafeCheckpointHook(RunStateHook, CheckpointHook):
     """
 
     # The reason why the last regular checkpoint that was due is not on disk.
+    file_backend: Any
     _lost: str | None = None
     # The epoch or iteration of the last regular checkpoint on disk.
     _saved_step: int | None = None
@@ -74,7 +76,7 @@ class SafeCheckpointHook(RunStateHook, CheckpointHook):
         is_local = '://' not in str(named or self.out_dir or '')
         if is_resuming(runner) and is_local:
             # One rank chooses for all, so that they resume from the same file.
-            chosen = [choose(self.paths, named) if is_main_process() else None]
+            chosen: list[Any] = [choose(self.paths, named) if is_main_process() else None]
             broadcast_object_list(chosen)
             path, fault = chosen[0]
             if fault:
@@ -144,7 +146,9 @@ class SafeCheckpointHook(RunStateHook, CheckpointHook):
 
         def save() -> None:
             # Before saving, so that the checkpoint itself holds its name.
-            state_of(runner).extra_checkpoint = name
+            state = state_of(runner)
+            if state is not None:
+                state.extra_checkpoint = name
             meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
             runner.save_checkpoint(
                 self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args
@@ -162,7 +166,9 @@ class SafeCheckpointHook(RunStateHook, CheckpointHook):
 
         def save() -> None:
             state = state_of(runner)
-            name, state.extra_checkpoint = state.extra_checkpoint, None
+            name = None
+            if state is not None:
+                name, state.extra_checkpoint = state.extra_checkpoint, None
             if name:
                 path = self.file_backend.join_path(self.out_dir, name)
                 if is_main_process() and self.file_backend.isfile(path):
@@ -224,8 +230,8 @@ class SafeCheckpointHook(RunStateHook, CheckpointHook):
             stored.clear()
             stored.update(stored_before)
             if state is not None:
-                vars(state).update(state_before)
-            vars(self).update(own)
+                state.__dict__.update(state_before)
+            self.__dict__.update(own)
             self.keep_ckpt_ids = deque(keep_ids, max(self.max_keep_ckpts, 0))
             if best:
                 self.best_ckpt_path_dict = best

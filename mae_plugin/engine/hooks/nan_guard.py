@@ -70,7 +70,7 @@ class NaNGuardHook(Hook):
         trouble = self._describe(runner, in_a_row, bad_losses)
         # A checkpoint from after the first skipped update holds the same weights.
         first_skipped = runner.iter + 1 - in_a_row * accumulative_counts(runner.optim_wrapper)
-        found = [None]
+        found: list[Path | None] = [None]
         if is_main_process():
             found = [newest_whole_checkpoint(self._paths(runner), first_skipped)]
         # All ranks load the same checkpoint.

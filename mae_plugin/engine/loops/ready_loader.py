@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from types import SimpleNamespace
+from typing import Any
 
 from mmengine.dataset import DefaultSampler, InfiniteSampler, worker_init_fn
 from mmengine.dist import get_dist_info
@@ -86,7 +87,7 @@ class InexactLoader:
         ValueError: if the iterable has no batch.
     """
 
-    def __init__(self, loader: object, seed: int) -> None:
+    def __init__(self, loader: Any, seed: int) -> None:
         if hasattr(loader, '__len__') and len(loader) == 0:
             raise ValueError(
                 f'train_dataloader is a {type(loader).__name__} without a batch, so nothing would '
@@ -143,7 +144,7 @@ class _StepCounter:
     def set_epoch(self, epoch: int) -> None:
         """Moves to the start of an epoch; the present epoch keeps its position."""
         for sampler in self._samplers:
-            if hasattr(sampler, 'set_epoch'):
+            if sampler is not None and hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0

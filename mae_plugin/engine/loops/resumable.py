@@ -12,8 +12,9 @@ step, and RunStateHook writes the state to checkpoints and replaces it on resume
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import broadcast
@@ -40,7 +41,7 @@ class ResumableLoop(BaseLoop):
     endless: bool
     unit: str
     state: RunState
-    dataloader_iterator: Iterator | None = None
+    dataloader_iterator: Any = None
     # The checkpoint to roll back to after the present step.
     _requested: Path | None = None
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
+
+# The mixin extends an optimizer wrapper, which the type checker is to know.
+if TYPE_CHECKING:
+    from mmengine.optim import OptimWrapper as _Base
+else:
+    _Base = object
 
 from ...weights.foreign import unwrap
 
 
-class WeightLossByData:
+class WeightLossByData(_Base):
     """Makes an optimizer wrapper average over the patches of an update across ranks and steps.
 
     A rank's loss is the mean over its own patches with data. The mean of these means differs from

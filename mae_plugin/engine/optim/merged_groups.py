@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from torch import nn
 
+# The mixin extends a constructor, which the type checker is to know.
+if TYPE_CHECKING:
+    from mmengine.optim import DefaultOptimWrapperConstructor as _Base
+else:
+    _Base = object
 
-class _MergesGroups:
+
+class _MergesGroups(_Base):
     """Merges the parameter groups of mmengine's constructors, which hold one tensor each."""
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:

@@ -149,11 +149,9 @@ def end_schedules(schedules: object, max_iters: int, epoch_length: int) -> objec
     """
     if isinstance(schedules, (list, tuple)):
         return [end_schedules(schedule, max_iters, epoch_length) for schedule in schedules]
-    kind = schedules.get('type') if isinstance(schedules, dict) else None
-    if (
-        kind in ('WarmupCosineLR', WarmupCosineLR)
-        and schedules.get('convert_to_iter_based')
-        and epoch_length
-    ):
+    if not isinstance(schedules, dict) or not epoch_length:
+        return schedules
+    is_cosine = schedules.get('type') in ('WarmupCosineLR', WarmupCosineLR)
+    if is_cosine and schedules.get('convert_to_iter_based'):
         return {'end': max_iters / epoch_length, **schedules}
     return schedules

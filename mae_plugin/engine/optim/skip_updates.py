@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ...utils._compat.torch import found_inf_tensors, skips_non_finite
+
+# The mixin extends an optimizer wrapper, which the type checker is to know.
+if TYPE_CHECKING:
+    from mmengine.optim import AmpOptimWrapper as _Base
+else:
+    _Base = object
 
 
 def total_norm(
@@ -26,7 +34,7 @@ def is_finite(model: nn.Module) -> bool:
     return all(bool(norm.isfinite()) for norm in norms)
 
 
-class SkipNonFiniteUpdates:
+class SkipNonFiniteUpdates(_Base):
     """Makes an optimizer wrapper skip updates whose gradients are not finite.
 
     The norm of all gradients is computed on the device. Fused optimizers, and those under a loss
@@ -59,6 +67,7 @@ class SkipNonFiniteUpdates:
         if self.loss_scaler.is_enabled():
             self.loss_scaler.unscale_(self.optimizer)
         self._measure_and_clip()
+        assert self.grad_norm is not None
         # All counters stay on the device, so that nothing waits for it.
         bad = (~self.grad_norm.isfinite()).float()
         self._in_a_row = (self._in_a_row + bad) * bad

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def skips_non_finite(optimizer: torch.optim.Optimizer) -> bool:
     return bool(getattr(optimizer, '_step_supports_amp_scaling', False))
 
 
-def loader_workers(batches: Iterator) -> list[Any]:
+def loader_workers(batches: Any) -> list[Any]:
     """Returns the worker processes of a DataLoader's iterator; empty without workers.
 
     ``_MultiProcessingDataLoaderIter`` keeps them in ``_workers`` (torch 2.11, 2.15).
