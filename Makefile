@@ -54,7 +54,7 @@ test-onedl: env-onedl
 test-slow: .venv/.docs
 	.venv/bin/python -m pytest -m slow
 
-lint: env
+lint: env types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 

@@ -40,7 +40,8 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         non_blocking: bool = False,
         **kwargs,
     ) -> None:
-        if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
+        counts = [None if values is None else len(values) for values in (mean, std)]
+        if counts[0] != counts[1]:
             raise ValueError(
                 f'mean={mean} and std={std} must have one value for every channel, or both be '
                 'left out'

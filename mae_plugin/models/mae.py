@@ -374,13 +374,12 @@ def _fill_sizes(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict 
     Raises:
         ValueError: if ``part`` has a size that differs from the backbone's.
     """
-    is_config = isinstance(part, dict)
-    cls = part.get('type') if is_config else type(part)
+    cls = part.get('type') if isinstance(part, dict) else type(part)
     if isinstance(cls, str):
         cls = MODELS.get(cls)
     if cls is None or not issubclass(cls, kind):
         return part
-    given = part if is_config else vars(part)
+    given = part if isinstance(part, dict) else vars(part)
     for name, size in sizes.items():
         own = given.get(name)
         if own is None:
@@ -391,4 +390,4 @@ def _fill_sizes(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict 
                 f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave '
                 f'{name} out to take it'
             )
-    return {**part, **sizes} if is_config else part
+    return {**part, **sizes} if isinstance(part, dict) else part
