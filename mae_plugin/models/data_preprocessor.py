@@ -1,4 +1,4 @@
-"""BandDataPreprocessor: images of any number of channels, normalised on the device."""
+"""BandDataPreprocessor: images of any number of channels, normalized on the device."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 
 
 class BandDataPreprocessor(ClsDataPreprocessor):
-    """Normalises images of any number of channels, for pre-training and for classification alike.
+    """Normalizes images of any number of channels, for pre-training and for classification.
 
-    mmpretrain's ``SelfSupDataPreprocessor`` takes means of 1 or 3 channels alone. ``to_rgb`` turns
-    the channels of three-channel images round and no others.
+    mmpretrain's ``SelfSupDataPreprocessor`` takes means of 1 or 3 channels only. ``to_rgb``
+    reverses the channels of three-channel images only.
 
-    Pixels without data get the mean of each channel, which is 0 after normalisation, and every data
-    sample a ``nodata``, (H, W) bool, by which :class:`MAE` leaves patches out of its loss.
+    Pixels without data are set to the mean of each channel, which is 0 after normalization. Every
+    data sample gets ``nodata``, (H, W) bool, by which :class:`MAE` leaves patches out of the loss.
 
     Args:
-        mean: a value per channel, or one for all; no normalisation if None.
+        mean: a value per channel, or one for all; None for no normalization.
         std: as ``mean``.
-        nodata: pixels whose channels all have this value hold no data; with NaN, those of which any
-            channel is NaN. If given, what a batch is padded by holds no data either.
-        non_blocking: whether copies to the device run beside the computation.
+        nodata: pixels whose channels all have this value hold no data; with NaN, pixels of which
+            any channel is NaN. If given, the padding of a batch holds no data either.
+        non_blocking: whether copies to the device run concurrently with the computation.
         **kwargs: other arguments of ``ClsDataPreprocessor``.
 
     Raises:
-        ValueError: if ``mean`` and ``std`` do not fit together.
+        ValueError: if ``mean`` and ``std`` have different lengths, or ``std`` is not positive.
     """
 
     def __init__(
@@ -48,15 +48,14 @@ class BandDataPreprocessor(ClsDataPreprocessor):
             )
         if std is not None and min(std) <= 0:
             raise ValueError(
-                f'std={std} holds values that are not positive; a channel without variation says '
-                'nothing'
+                f'std={std} holds values that are not positive; leave constant channels out'
             )
         super().__init__(mean=mean, std=std, **kwargs)
         self._non_blocking = non_blocking
         self.nodata = None if nodata is None else float(nodata)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Normalises a batch.
+        """Normalizes a batch.
 
         Args:
             data: ``inputs``, a tensor (B, C, H, W) or a list of (C, H, W) of any number type, and
@@ -78,7 +77,7 @@ class BandDataPreprocessor(ClsDataPreprocessor):
                     f'mean and std have {len(self.mean)} values, but the images have '
                     f'{image.shape[-3]} channels'
                 )
-        # Not every integer type can be compared and turned round.
+        # Some integer types support neither comparison nor reversal.
         images = [image.float() for image in images]
         if self.nodata is None:
             return super().forward({**data, 'inputs': images[0] if batched else images}, training)
@@ -97,13 +96,13 @@ class BandDataPreprocessor(ClsDataPreprocessor):
         return super().forward({**data, 'inputs': inputs, 'data_samples': samples}, training)
 
     def _has_no_data(self, images: Tensor) -> Tensor:
-        """(..., C, H, W) -> (..., 1, H, W) bool."""
+        """Marks the pixels without data: (..., C, H, W) -> (..., 1, H, W) bool."""
         if self.nodata != self.nodata:
             return images.isnan().any(dim=-3, keepdim=True)
         return (images == self.nodata).all(dim=-3, keepdim=True)
 
     def _mean_of(self, images: Tensor) -> Tensor | float:
-        """What becomes 0 by normalisation, in the channels' order before it."""
+        """Returns the values that normalization maps to 0, (C, 1, 1), in the order of the input."""
         if not self._enable_normalize:
             return images.new_zeros(())
         return self.mean.flip(0) if self.to_rgb and images.shape[-3] == 3 else self.mean
