@@ -245,6 +245,7 @@ def test_a_mask_from_a_file(build_tiny, tmp_path):
     ):
         build_tiny(backbone=dict(mask_kind=str(tmp_path / 'mask.png')))
     with pytest.raises(
-        FileNotFoundError, match="mask_kind='blocks' is neither random, block, grid nor a file"
+        FileNotFoundError,
+        match=f"mask_kind='blocks' is neither {', '.join(MASK_KINDS)} nor a file",
     ):
         build_tiny(backbone=dict(mask_kind='blocks'))
