@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -20,15 +19,8 @@ from .mae_decoder import MAEPretrainDecoder
 from .mae_head import MAEPretrainHead
 from .mae_vit import MAEViT
 from .masking import Masking, mask_from_pixels
-from .patches import patch_grid, to_pair
-
-# The capabilities by which the loss is computed from the removed patches alone: for each part, the
-# attribute that states the capability, and the methods that must keep it when they are overridden.
-_CAPABILITIES = (
-    ('backbone', 'encodes_maskings', ('forward',)),
-    ('neck', 'predicts_removed_only', ('forward',)),
-    ('head', 'has_loss_of_removed', ('loss', 'construct_target')),
-)
+from .parts import CAPABILITIES, check_means, check_prediction, fill_sizes, why_incapable
+from .patches import patch_grid
 
 
 class MAE(BaseSelfSupervisor):
@@ -85,8 +77,8 @@ class MAE(BaseSelfSupervisor):
                 **patches,
             )
             head_sizes = dict(in_channels=backbone.in_channels, **patches)
-            neck = _fill_sizes(neck, MAEPretrainDecoder, decoder_sizes)
-            head = _fill_sizes(head, MAEPretrainHead, head_sizes)
+            neck = fill_sizes(neck, MAEPretrainDecoder, decoder_sizes)
+            head = fill_sizes(head, MAEPretrainHead, head_sizes)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -96,8 +88,8 @@ class MAE(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        _check_prediction(self.neck, self.head)
-        _check_means(self.data_preprocessor, backbone)
+        check_prediction(self.neck, self.head)
+        check_means(self.data_preprocessor, backbone)
         self._compiled: Callable | None = None
         self.allows_partial_load = False
         self.data_share: Tensor | None = None
@@ -201,16 +193,10 @@ class MAE(BaseSelfSupervisor):
         attribute. A subclass that overrides ``forward``, or ``loss`` or ``construct_target`` of the
         head, has to set the attribute in its own body.
         """
-        for name, capability, methods in _CAPABILITIES:
-            part = getattr(self, name)
-            if not getattr(part, capability, False):
-                return f'{type(part).__name__} does not set {capability} = True'
-            for method in methods:
-                if _is_overridden(part, method, capability):
-                    return (
-                        f'{type(part).__name__} overrides {method} and does not set '
-                        f'{capability} = True beside it'
-                    )
+        for name, (capability, methods) in CAPABILITIES.items():
+            reason = why_incapable(getattr(self, name), capability, methods)
+            if reason is not None:
+                return reason
         # Another loss may depend on the predictions of visible patches.
         loss_module = self.head.loss_module
         is_known = isinstance(loss_module, PixelReconstructionLoss)
@@ -307,18 +293,6 @@ class MAE(BaseSelfSupervisor):
         return self.neck(latent, ids_restore, grid), mask
 
 
-def _is_overridden(part: nn.Module, method: str, capability: str) -> bool:
-    """Returns whether a method is defined in a more derived class than a capability is."""
-    if method in vars(part):
-        return True
-    for cls in type(part).__mro__:
-        if capability in vars(cls):
-            return False
-        if method in vars(cls):
-            return True
-    return False
-
-
 def _check_mask(mask: Tensor | bool | None) -> None:
     """Raises ValueError for a mask that removes nothing by definition."""
     if mask is None or mask is False:
@@ -336,58 +310,3 @@ def _refuse_other_weights(
     if prefix or model.allows_partial_load or is_checked(local_metadata, model):
         return
     check_weights(state_dict, model)
-
-
-def _check_prediction(neck: nn.Module | None, head: nn.Module | None) -> None:
-    """Raises ValueError if our decoder predicts another number of pixels than our head expects."""
-    if not isinstance(neck, MAEPretrainDecoder) or not isinstance(head, MAEPretrainHead):
-        return
-    predicted = neck.decoder_pred.out_features
-    pixels = math.prod(head.patch_size) * head.in_channels
-    if predicted != pixels:
-        raise ValueError(
-            f'the decoder predicts {predicted} numbers per patch, but a patch has {pixels} pixels'
-        )
-
-
-def _check_means(data_preprocessor: nn.Module, backbone: nn.Module) -> None:
-    """Raises ValueError if images are normalized with another number of channels than encoded."""
-    mean = getattr(data_preprocessor, 'mean', None)
-    if not isinstance(mean, Tensor) or not isinstance(backbone, MAEViT):
-        return
-    if len(mean) not in (1, backbone.in_channels):
-        raise ValueError(
-            f'the data_preprocessor has a mean of {len(mean)} channels, but the backbone takes '
-            f'{backbone.in_channels}; give one value per channel (BandDataPreprocessor takes '
-            'any number of them)'
-        )
-
-
-def _fill_sizes(part: dict | nn.Module | None, kind: type, sizes: dict) -> dict | nn.Module | None:
-    """Returns a config with the backbone's sizes filled in; checks the sizes of a module.
-
-    Args:
-        part: config or module of the decoder or head; other classes than ``kind`` are unchanged.
-        kind: our class of that part.
-        sizes: the backbone's sizes by the names of the arguments of ``kind``.
-
-    Raises:
-        ValueError: if ``part`` has a size that differs from the backbone's.
-    """
-    cls = part.get('type') if isinstance(part, dict) else type(part)
-    if isinstance(cls, str):
-        cls = MODELS.get(cls)
-    if cls is None or not issubclass(cls, kind):
-        return part
-    given = part if isinstance(part, dict) else vars(part)
-    for name, size in sizes.items():
-        own = given.get(name)
-        if own is None:
-            continue
-        comparable = own if isinstance(size, int) else to_pair(own)
-        if comparable != size:
-            raise ValueError(
-                f'{kind.__name__} was given {name}={own}, but the backbone has {size}; leave '
-                f'{name} out to take it'
-            )
-    return {**part, **sizes} if isinstance(part, dict) else part
