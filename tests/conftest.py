@@ -18,6 +18,7 @@ import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from PIL import Image
 
@@ -141,6 +142,15 @@ def scalars(work_dir: Path) -> list[dict]:
         for line in file.read_text().splitlines()
     ]
     return [record for record in map(json.loads, lines) if 'loss' in record]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def default_scopes() -> Iterator[None]:
+    """Restores mmengine's default scope, which every Runner sets for the whole process."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(autouse=True)
