@@ -105,7 +105,7 @@ LOOK = [NAME, '{run}/epoch_1.pth', '{data}/train', '--out']
         (['reconstruct', *LOOK, '{new}', '--device', 'tpu9'], 'device tpu9 is unknown'),
         (
             ['reconstruct', *LOOK, '{new}', '--device', 'cuda:99'],
-            'device cuda:99 asks for a GPU, but this machine has',
+            'device cuda:99 is a GPU, but this machine has',
         ),
         (
             ['reconstruct', *LOOK, '{new}', '--batch-size', '-1'],

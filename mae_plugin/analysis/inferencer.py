@@ -39,9 +39,7 @@ def check_device(device: str | torch.device) -> None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (kind.index or 0):
             available = f'{count} of them' if count else 'no GPU that torch can use'
-            raise ValueError(
-                f'device {device} asks for a GPU, but this machine has {available}; use cpu'
-            )
+            raise ValueError(f'device {device} is a GPU, but this machine has {available}; use cpu')
     elif kind.type != 'cpu':
         try:
             torch.empty(0, device=kind)

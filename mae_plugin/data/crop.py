@@ -216,7 +216,7 @@ class LoadCenterCrop(_LoadCrop):
     Args:
         scale: height and width of the output.
         crop_ratio: height (or width) of the output / height (or width) of the resized image,
-            whichever asks for the larger image. The authors' code uses 224 / 256 up to 224 pixels
+            whichever gives the larger image. The authors' code uses 224 / 256 up to 224 pixels
             and 1 above.
     """
 

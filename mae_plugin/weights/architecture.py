@@ -81,7 +81,7 @@ def choose_num_heads(
         width: dimension of the tokens.
         num_heads: the number that the user gives, if any.
         stored: the number that is stored in the checkpoint, if any.
-        decoder: whether the decoder's heads are asked for, not the encoder's.
+        decoder: whether to return the decoder's heads instead of the encoder's.
 
     Raises:
         ValueError: if the number is neither given, stored nor known for this width, or does not

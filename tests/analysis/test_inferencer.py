@@ -66,7 +66,7 @@ def test_devices():
     check_device(torch.device('cpu'))
     for device, message in (
         ('gpu', 'is unknown'),
-        ('cuda:99', 'asks for a GPU'),
+        ('cuda:99', 'is a GPU'),
         (5.5, 'is unknown'),
     ):
         with pytest.raises(ValueError, match=f'device {device} {message}'):
@@ -74,7 +74,7 @@ def test_devices():
 
 
 def test_a_device_that_is_not_there(build_tiny):
-    with pytest.raises(ValueError, match='device cuda:99 asks for a GPU'):
+    with pytest.raises(ValueError, match='device cuda:99 is a GPU'):
         ReconstructionInferencer(build_tiny(), device='cuda:99')
 
 

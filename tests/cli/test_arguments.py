@@ -43,7 +43,7 @@ def test_tools_that_take_no_settings_offer_none(capsys):
     ('options', 'message'),
     [
         (['--device', 'gpu'], 'device gpu is unknown'),
-        (['--device', 'cuda:99'], 'device cuda:99 asks for a GPU, but this machine has'),
+        (['--device', 'cuda:99'], 'device cuda:99 is a GPU, but this machine has'),
         (['--batch-size', '0'], '0 is no whole number of at least 1'),
         (['--batch-size', 'many'], 'many is no whole number'),
     ],
