@@ -32,6 +32,10 @@ sys.modules['early_signals'] = ModuleType('early_signals')
 # Tools that run within a process of the tests import their neighbors.
 sys.path.append(str(Path(__file__).resolve().parents[1] / 'tools'))
 
+# torch starts the threads of its backward pass once, for the devices of that moment. Afterwards the
+# fake GPU of tests/test_device.py starts no thread, with which processes could not be forked.
+torch.ones(1, requires_grad=True).sum().backward()
+
 _HANDLERS = {
     number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 }
