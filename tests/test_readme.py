@@ -77,6 +77,7 @@ def test_options_that_are_shown_exist():
 
 
 @pytest.mark.openmmlab_only
+@pytest.mark.slow
 def test_model_zoo_table_is_the_tools():
     """The rows of the base models as the tool prints them today; all rows: `make test-slow`."""
     assert_table('*base*', 12)

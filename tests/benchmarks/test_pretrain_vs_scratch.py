@@ -119,6 +119,7 @@ def test_the_page_agrees_with_the_logs(capsys):
     )
 
 
+@pytest.mark.slow
 def test_one_run_by_the_command(tmp_path, monkeypatch, capsys):
     def printed(*arguments):
         monkeypatch.setattr(sys, 'argv', ['pretrain_vs_scratch.py', *map(str, arguments)])

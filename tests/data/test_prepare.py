@@ -171,6 +171,7 @@ def test_rotation_is_applied_when_reduced_and_kept_when_not(tmp_path):
         assert EncodedImage(data).size == ((120, 90) if size is None else (80, 60))
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill(source, tmp_path):
     """After SIGKILL of the process group, finished shards stay, and the result is a whole run's."""
     big = tmp_path / 'big'
