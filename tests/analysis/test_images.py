@@ -16,7 +16,7 @@ ORANGE = (255, 128, 0)
 
 def preprocessor(**changes) -> torch.nn.Module:
     return MODELS.build(
-        dict(type='SelfSupDataPreprocessor', **{**dict(mean=MEAN, std=STD, to_rgb=True), **changes})
+        dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True) | changes
     )
 
 
@@ -36,8 +36,13 @@ def model(build_tiny):
     return result
 
 
-def test_every_value_comes_back(model):
-    """All 256 values of all three channels are exact, and red stays red."""
+@pytest.mark.parametrize('kind', ['SelfSupDataPreprocessor', 'BandDataPreprocessor'])
+def test_every_value_comes_back(model, kind):
+    """All 256 values of all three channels are exact, and red stays red.
+
+    Red and blue were exchanged with BandDataPreprocessor.
+    """
+    model.data_preprocessor = preprocessor(type=kind)
     array = (
         np.random.default_rng(0)
         .permuted(np.arange(3 * 32 * 32) % 256)

@@ -62,7 +62,9 @@ def converts_channels(preprocessor: object) -> bool:
     mmengine's ``ImgDataPreprocessor``, the base of ``SelfSupDataPreprocessor``, keeps it in
     ``_channel_conversion`` (mmengine 0.10.7, 0.10.12); ``ClsDataPreprocessor`` in ``to_rgb``.
     """
-    return bool(getattr(preprocessor, '_channel_conversion', False))
+    # A ClsDataPreprocessor has the second attribute, and any other one of mmengine's the first.
+    converts = getattr(preprocessor, '_channel_conversion', False)
+    return bool(converts or getattr(preprocessor, 'to_rgb', False))
 
 
 def normalizes(preprocessor: object) -> bool:
