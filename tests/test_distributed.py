@@ -64,6 +64,7 @@ def wait_for(process: subprocess.Popen, pattern: str) -> str:
     raise AssertionError(said[-4000:])
 
 
+@pytest.mark.slow
 def test_bad_days(tmp_path):
     """Two processes, compiled, are told to stop; go on; one of them is killed; one process alone
     does the rest.
