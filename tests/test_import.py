@@ -163,7 +163,7 @@ for name in ('SIGUSR1', 'SIGKILL', 'SIGBUS', 'pthread_sigmask', 'sigtimedwait'):
     delattr(signal, name)
 for name in ('EX_TEMPFAIL', 'register_at_fork', 'fork', 'O_NONBLOCK', 'O_NOCTTY', 'O_CLOEXEC', 'getuid'):
     delattr(os, name)
-import mae_plugin, mae_plugin.analysis, mae_plugin.apis.launch, mae_plugin.cli.arguments
+import mae_plugin, mae_plugin.analysis, mae_plugin.cli.launch, mae_plugin.cli.arguments
 import importlib, pkgutil
 for module in pkgutil.walk_packages(mae_plugin.__path__, 'mae_plugin.'):
     importlib.import_module(module.name)
