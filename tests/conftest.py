@@ -39,6 +39,8 @@ torch.ones(1, requires_grad=True).sum().backward()
 _HANDLERS = {
     number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 }
+# Shells start background processes with SIGINT ignored.
+_HANDLERS[signal.SIGINT] = signal.default_int_handler
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'

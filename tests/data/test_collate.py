@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mae_plugin.data.collate import CheckedCollate
-from mae_plugin.engine.loops.train import _with_addresses
+from mae_plugin.engine.loops.dataloader import make_resumable
 from mmpretrain.structures import DataSample
 
 
@@ -31,7 +31,7 @@ def test_images_that_do_not_go_together(kind):
         collate([sample('a.tif', 3, 8, 8), sample('b.tif', 3, 8, 8, dtype=torch.float32)])
     # The training loops check the images for any collate function of the config.
     config = dict(dataset=dict(), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=kind))
-    built = _with_addresses(config, 0, False, SimpleNamespace(accumulate=1, total=1))['collate_fn']
+    built = make_resumable(config, 0, False, SimpleNamespace(accumulate=1, size=1))['collate_fn']
     assert isinstance(built, CheckedCollate) and built.collate.func is collate.collate.func
     if kind == 'default_collate':
         with pytest.raises(
