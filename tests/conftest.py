@@ -18,6 +18,7 @@ import mae_plugin  # noqa: F401  (registers the models)
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from PIL import Image
@@ -151,12 +152,14 @@ def scalars(work_dir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope='module', autouse=True)
-def default_scopes() -> Iterator[None]:
-    """Restores mmengine's default scope, which every Runner sets for the whole process."""
-    before = dict(DefaultScope._instance_dict)
+def globals_of_mmengine() -> Iterator[None]:
+    """Restores mmengine's default scope and its loggers, which every Runner sets for the process."""
+    managers = (DefaultScope, MMLogger)
+    before = [dict(manager._instance_dict) for manager in managers]
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+    for manager, instances in zip(managers, before, strict=True):
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)
 
 
 @pytest.fixture(autouse=True)
