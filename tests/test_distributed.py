@@ -45,9 +45,9 @@ def start(script: str, *arguments: object, **environment: str) -> subprocess.Pop
 def launch(script: str, *arguments: object, code: int = 0, **environment: str) -> str:
     """What a launch script says until it ends."""
     process = start(script, *arguments, **environment)
-    said, _ = process.communicate()
-    assert process.returncode == code, said[-4000:]
-    return said
+    messages, _ = process.communicate()
+    assert process.returncode == code, messages[-4000:]
+    return messages
 
 
 def workers_of(pid: int) -> list[int]:
@@ -56,18 +56,18 @@ def workers_of(pid: int) -> list[int]:
 
 def wait_for(process: subprocess.Popen, pattern: str) -> str:
     """Reads what a process says up to a line with a pattern in it."""
-    said = ''
+    messages = ''
     for line in process.stdout:
-        said += line
+        messages += line
         if re.search(pattern, line):
-            return said
-    raise AssertionError(said[-4000:])
+            return messages
+    raise AssertionError(messages[-4000:])
 
 
 @pytest.mark.slow
 def test_bad_days(tmp_path):
-    """Two processes, compiled, are told to stop; go on; one of them is killed; one process alone
-    does the rest.
+    """Two compiled processes stop on a signal and resume; one is killed; one process alone
+    completes the run.
     """
     write_jpegs(tmp_path / 'images' / 'train', 19)
     work_dir = tmp_path / 'run'
@@ -78,9 +78,12 @@ def test_bad_days(tmp_path):
     # 16 of 19 images an epoch, two updates of eight; SIGTERM to the launcher alone, again and again
     # until all have ended, which made the exit code 1.
     job = start('dist_train.sh', PRETRAIN, 2, *folders, *options, 'train_cfg.max_epochs=1000')
-    said = wait_for(job, r'Epoch\(train\) +\[ *2\]\[1/2\]')
-    assert 'lr 4.687e-6 = 1.5e-4 × 8 / 256 (2 processes × 4 × 1)' in said
-    assert 'The step is compiled by torch.compile' in said and 'torch.compile failed' not in said
+    messages = wait_for(job, r'Epoch\(train\) +\[ *2\]\[1/2\]')
+    assert 'lr 4.687e-6 = 1.5e-4 × 8 / 256 (2 processes × 4 × 1)' in messages
+    assert (
+        'The step is compiled by torch.compile' in messages
+        and 'torch.compile failed' not in messages
+    )
     while job.poll() is None:
         os.kill(job.pid, signal.SIGTERM)
         time.sleep(0.02)
@@ -99,9 +102,9 @@ def test_bad_days(tmp_path):
     wait_for(job, r'Epoch\(train\)')
     victim = workers_of(job.pid)[1]
     os.kill(victim, signal.SIGKILL)
-    said, _ = job.communicate()
+    messages, _ = job.communicate()
     assert job.returncode == 1
-    assert f'Signal 9 (SIGKILL) received by PID {victim}' in said
+    assert f'Signal 9 (SIGKILL) received by PID {victim}' in messages
 
     # Another number of processes goes on with updates of the same size.
     last = stopped['iter'] // 2 + 1
@@ -228,9 +231,7 @@ def test_slurm_command_lines(tmp_path):
 
 
 def test_slurm_goes_on(tmp_path):
-    """Told to stop, the run ends with 75: outside of a job it is started again, within one the job
-    is requeued.
-    """
+    """A run that a signal stops ends with 75. Outside a job it is restarted; a job is requeued."""
     wait = '{ echo up; sleep 30 &> log & wait; }'
     script = f'echo "$@" >> calls; trap "exit 75" USR1; [ "$(wc -l < calls)" -ge 3 ] || {wait}'
     stand_in(tmp_path, 'srun', f'cd {tmp_path}\n{script}')

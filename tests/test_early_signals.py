@@ -22,7 +22,7 @@ def is_handled(pid: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ('tool', 'number', 'code', 'said'),
+    ('tool', 'number', 'code', 'message'),
     [
         ('train.py', signal.SIGTERM, 75, 'train.py: stopped before the first step\n'),
         ('train.py', signal.SIGUSR1, 75, 'train.py: stopped before the first step\n'),
@@ -32,7 +32,7 @@ def is_handled(pid: int, number: int) -> bool:
         ('torchrun.py', signal.SIGINT, 130, ''),
     ],
 )
-def test_before_the_first_step(tool, number, code, said):
+def test_before_the_first_step(tool, number, code, message):
     """SIGTERM ended with -15, so that nothing started the run again; Ctrl-C printed a traceback of
     the imports.
     """
@@ -51,7 +51,7 @@ def test_before_the_first_step(tool, number, code, said):
         time.sleep(0.005)
     process.send_signal(number)
     _, error = process.communicate()
-    assert (process.returncode, error) == (code, said)
+    assert (process.returncode, error) == (code, message)
 
 
 def has_imported(pid: int, tool: str) -> bool:
@@ -118,9 +118,7 @@ def test_other_tasks_of_slurm(early, monkeypatch):
 
 
 def test_exit_codes_of_workers():
-    """A worker that SIGTERM or SIGUSR1 ends before it handles them has been told to stop, if the
-    launcher was.
-    """
+    """SIGTERM or SIGUSR1 before a worker handles them counts as a stop, if the launcher got it too."""
     launcher = runpy.run_path(str(ROOT / 'tools' / 'torchrun.py'))
     exit_code = launcher['exit_code']
     assert exit_code({75}) == 75 and exit_code({130}) == 130

@@ -31,7 +31,7 @@ def test_a_part_is_enough(build_tiny):
 
 
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    ('change', 'message'),
     [
         (dict(arch=dict(num_layers=3)), r'it lacks backbone\.layers \(12\); choose'),
         (dict(arch=dict(num_layers=1)), r'the model has no backbone\.layers \(12\); choose'),
@@ -45,13 +45,13 @@ def test_a_part_is_enough(build_tiny):
         ),
     ],
 )
-def test_other_architectures(build_tiny, change, said):
+def test_other_architectures(build_tiny, change, message):
     arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64) | change.get(
         'arch', {}
     )
     model = build_tiny(backbone=dict(change, arch=arch))
     weights = build_tiny().state_dict()
-    with pytest.raises(ValueError, match=f'c.pth does not fit MAE: .*{said}'):
+    with pytest.raises(ValueError, match=f'c.pth does not fit MAE: .*{message}'):
         check_weights(weights, model, 'c.pth')
     # Strict loading by torch refuses them too; strict=False loads a part on purpose.
     with pytest.raises(ValueError, match='does not fit MAE'):
@@ -71,7 +71,7 @@ QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 1, 32), 0.1, 0, torch.qint8
 
 
 @pytest.mark.parametrize(
-    ('weight', 'said'),
+    ('weight', 'message'),
     [
         (np.zeros((1, 1, 32), np.float32), 'a numpy.ndarray, which is not a tensor'),
         ([0.0] * 32, 'a builtins.list, which is not a tensor'),
@@ -92,16 +92,16 @@ QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 1, 32), 0.1, 0, torch.qint8
         ),
     ],
 )
-def test_values_that_are_no_weights(build_tiny, tmp_path, weight, said):
+def test_invalid_values_are_refused(build_tiny, tmp_path, weight, message):
     """Formerly such weights left the model random, or were converted without an error."""
     model = build_tiny()
     weights = {**model.state_dict(), 'backbone.cls_token': weight}
     with pytest.raises(
         ValueError,
-        match=f'c.pth does not fit MAE: backbone.cls_token is {said}; save dense tensors',
+        match=f'c.pth does not fit MAE: backbone.cls_token is {message}; save dense tensors',
     ):
         check_weights(weights, model, 'c.pth')
-    with pytest.raises(ValueError, match=f'does not fit MAE: backbone.cls_token is {said}'):
+    with pytest.raises(ValueError, match=f'does not fit MAE: backbone.cls_token is {message}'):
         load_state_dict(model, weights)
     # A value that the model has no tensor for is not one of its weights.
     check_weights({**model.state_dict(), 'other': weight}, model)

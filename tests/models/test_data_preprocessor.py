@@ -57,12 +57,12 @@ def test_channels_that_do_not_agree(build_tiny):
         ValueError, match='mean and std have 2 values, but the images have 3 channels'
     ):
         build(mean=[0, 0], std=[1, 1])(dict(inputs=torch.zeros(1, 3, 8, 8)))
-    for mean, std, said in (
+    for mean, std, message in (
         ([0], None, 'both be left out'),
         ([0], [1, 2], 'one value'),
         ([0], [0], 'not positive'),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             build(mean=mean, std=std)
 
 

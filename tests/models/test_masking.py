@@ -212,12 +212,12 @@ def test_a_mask_of_pixels_is_one_of_patches(build_tiny):
     assert torch.equal(model.reconstruct(images, mask=pixels[:1])[1], patches[:1].expand(2, -1))
     more = pixels.clone()
     more[1, 0, 0] = 1
-    for bad, said in (
+    for bad, expected_text in (
         (pixels[0], r'mask has shape \(32, 32\).* mask of pixels, \(images, height, width\)'),
         (pixels[:, :16], r'is \(2, 32, 32\) or \(1, 32, 32\), not \(2, 16, 32\)'),
         (more, 'removes between 3 and 4 patches'),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=expected_text):
             model.reconstruct(images, mask=bad)
 
 

@@ -212,12 +212,12 @@ def read_damaged(
                 results.append(door(str(file)))
             except (ValueError, FileNotFoundError) as error:
                 assert type(error) in (ValueError, FileNotFoundError), repr(error)
-                said = str(error)
+                message = str(error)
                 assert (
-                    said.startswith(str(file))
-                    and said.isprintable()
-                    and len(said) < len(str(file)) + 400
-                ), said
+                    message.startswith(str(file))
+                    and message.isprintable()
+                    and len(message) < len(str(file)) + 400
+                ), message
                 results.append(error)
         refused = [isinstance(result, Exception) for result in results]
         # Each loader may refuse a value that the one before accepted, such as one that is no dict.

@@ -221,12 +221,12 @@ def test_another_image_size(ours, model, tmp_path, capsys, size):
     )
     torch.save(dict(weights), tmp_path / 'bare.pth')
     if height != width:
-        said = run_tool(
+        messages = run_tool(
             capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options, fails=True
         )
         assert (
             'the weights are for 48 patches, which is not a square number; name their --src-grid '
-            'ROWS COLUMNS' in said
+            'ROWS COLUMNS' in messages
         )
         options += ['--src-grid', 6, 8]
     run_tool(capsys, CONVERT, tmp_path / 'bare.pth', tmp_path / 'again.pth', *options)
@@ -254,9 +254,9 @@ def test_a_grid_that_could_be_a_square(layout, tmp_path):
 
 def test_settings_of_a_config_beyond_the_weights(model, tmp_path, monkeypatch):
     """Another activation is refused and another epsilon logged, in converting and loading."""
-    said = []
+    messages = []
     monkeypatch.setattr(
-        'mae_plugin.weights.hugging_face.print_log', lambda line, logger: said.append(line)
+        'mae_plugin.weights.hugging_face.print_log', lambda line, logger: messages.append(line)
     )
     write_target(source_of(model), tmp_path / 'hf', 'hf')
     file = tmp_path / 'hf' / 'config.json'
@@ -265,7 +265,8 @@ def test_settings_of_a_config_beyond_the_weights(model, tmp_path, monkeypatch):
         file.write_text(json.dumps(config | dict(layer_norm_eps=1e-12)))
         read(str(file.parent))
         assert (
-            said.pop() == 'The config has layer_norm_eps=1e-12, which is not stored with weights; '
+            messages.pop()
+            == 'The config has layer_norm_eps=1e-12, which is not stored with weights; '
             'models of the other layouts use 1e-06.'
         )
         file.write_text(json.dumps(config | dict(hidden_act='quick_gelu')))
@@ -274,7 +275,7 @@ def test_settings_of_a_config_beyond_the_weights(model, tmp_path, monkeypatch):
             match="hidden_act='quick_gelu', but models of the other layouts compute gelu",
         ):
             read(str(file.parent))
-    assert not said
+    assert not messages
 
 
 def test_another_number_of_channels(model):
@@ -306,8 +307,8 @@ def test_another_number_of_channels(model):
 def test_nothing_is_overwritten(ours, tmp_path, capsys):
     target = tmp_path / 'target.safetensors'
     target.write_bytes(b'precious')
-    said = run_tool(capsys, CONVERT, ours, target, '--to', 'mae', fails=True)
-    assert f'{target} exists already; name another place, or overwrite it with --force' in said
+    messages = run_tool(capsys, CONVERT, ours, target, '--to', 'mae', fails=True)
+    assert f'{target} exists already; name another place, or overwrite it with --force' in messages
     assert target.read_bytes() == b'precious'
     run_tool(capsys, CONVERT, ours, target, '--to', 'mae', '--force')
     assert detect(load_file(target)) == ('mae', 'pre-training')
@@ -407,8 +408,8 @@ def test_refusals_are_one_line_and_leave_nothing(
     elif content == 'ours':
         file = ours
     before = set(tmp_path.iterdir())
-    said = run_tool(capsys, CONVERT, file, tmp_path / arguments[0], *arguments[1:], fails=True)
-    assert message in said.splitlines()[-1]
+    messages = run_tool(capsys, CONVERT, file, tmp_path / arguments[0], *arguments[1:], fails=True)
+    assert message in messages.splitlines()[-1]
     assert set(tmp_path.iterdir()) == before
 
 

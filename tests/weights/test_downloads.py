@@ -121,14 +121,17 @@ def test_without_a_version_nothing_is_taken_for_unchanged(server, tmp_path):
 
 
 def test_offline_the_copy_is_used(server, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(downloads, 'print_log', lambda text, logger: said.append(text))
+    messages = []
+    monkeypatch.setattr(downloads, 'print_log', lambda text, logger: messages.append(text))
     server.files['/c.pth'] = CONTENT
     path = fetch(f'{server.url}/c.pth', tmp_path)
     server.shutdown()
     server.server_close()
     assert fetch(f'{server.url}/c.pth', tmp_path) == path and read(path) == CONTENT
-    assert len(said) == 1 and 'could not be checked ([Errno 111] Connection refused)' in said[0]
+    assert (
+        len(messages) == 1
+        and 'could not be checked ([Errno 111] Connection refused)' in messages[0]
+    )
     with pytest.raises(URLError, match=r'/other\.pth: .*refused'):
         fetch(f'{server.url}/other.pth', tmp_path)
 
@@ -164,7 +167,7 @@ def test_content_that_changes_half_way(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('fault', 'said', 'attempts'),
+    ('fault', 'messages', 'attempts'),
     [
         ('cut', r'the connection ended after [\d,]+ of 10,240 bytes', 3),
         ('silent', r'the server sent nothing for 0\.3 s', 3),
@@ -172,11 +175,11 @@ def test_content_that_changes_half_way(server, tmp_path):
         (403, 'the server answers 403', 1),
     ],
 )
-def test_a_fault_that_stays(server, tmp_path, fault, said, attempts):
+def test_a_fault_that_stays(server, tmp_path, fault, messages, attempts):
     """Formerly half a download stayed in the cache, and a silent server blocked the run."""
     server.files['/c.pth'] = CONTENT
     server.faults['/c.pth'] = [fault] * 3
-    with pytest.raises(URLError, match=rf'/c\.pth: {said}'):
+    with pytest.raises(URLError, match=rf'/c\.pth: {messages}'):
         fetch(f'{server.url}/c.pth', tmp_path)
     assert (
         len(server.bodies()) == attempts

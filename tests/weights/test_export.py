@@ -47,8 +47,8 @@ def layer_outputs(backbone: torch.nn.Module, layers: list[int]) -> list[torch.Te
 @pytest.mark.parametrize('backbone', ['VisionTransformer', 'MAEViT'])
 def test_feature_maps_for_a_dense_head(source, tmp_path, capsys, backbone):
     model, file = source
-    said = run_tool(capsys, EXPORT, file, tmp_path / 'encoder.pth', '--to', 'mmpretrain')
-    assert f'the encoder of {file} (layout mmpretrain, ' in said
+    messages = run_tool(capsys, EXPORT, file, tmp_path / 'encoder.pth', '--to', 'mmpretrain')
+    assert f'the encoder of {file} (layout mmpretrain, ' in messages
     # The encoder loads strictly into a backbone alone.
     bare = torch.load(tmp_path / 'encoder.pth', weights_only=True)['state_dict']
     load(build('mmpretrain', 'encoder'), bare, 'mmpretrain', tmp_path)
@@ -113,10 +113,10 @@ def test_onnx(source, tmp_path, capsys):
     import onnxruntime
 
     model, file = source
-    said = run_tool(
+    messages = run_tool(
         capsys, EXPORT, file, tmp_path / 'encoder.onnx', '--to', 'onnx', '--num-heads', 2
     )
-    assert float(re.search(r'largest difference from PyTorch: (\S+)', said)[1]) < 1e-5
+    assert float(re.search(r'largest difference from PyTorch: (\S+)', messages)[1]) < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ['encoder.onnx']
     onnx.checker.check_model(tmp_path / 'encoder.onnx', full_check=True)
     session = onnxruntime.InferenceSession(tmp_path / 'encoder.onnx')
@@ -160,32 +160,33 @@ def test_onnx_of_more_than_two_gigabytes(tmp_path, capsys, monkeypatch):
 def test_wrong_onnx_is_not_written(source, tmp_path, capsys, monkeypatch):
     """A graph that differs from PyTorch is refused and removed."""
     monkeypatch.setattr('mae_plugin.weights.onnx_export._TOLERANCE', 1e-12)
-    said = run_tool(
+    messages = run_tool(
         capsys, EXPORT, source[1], tmp_path / 'e.onnx', '--to', 'onnx', '--num-heads', 2, fails=True
     )
-    assert 'the ONNX graph differs from PyTorch by' in said
+    assert 'the ONNX graph differs from PyTorch by' in messages
     assert not list(tmp_path.iterdir())
 
 
 def test_refusals(source, tmp_path, capsys, monkeypatch):
     file = source[1]
-    said = run_tool(capsys, EXPORT, file, tmp_path / 'e.onnx', '--to', 'onnx', fails=True)
+    messages = run_tool(capsys, EXPORT, file, tmp_path / 'e.onnx', '--to', 'onnx', fails=True)
     assert (
-        'which a width of 32 is divided is not stored with the weights; name --num-heads N' in said
+        'which a width of 32 is divided is not stored with the weights; name --num-heads N'
+        in messages
     )
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    said = run_tool(
+    messages = run_tool(
         capsys, EXPORT, file, tmp_path / 'e.onnx', '--to', 'onnx', '--num-heads', 2, fails=True
     )
-    assert "ONNX needs onnxruntime: pip install 'mae_plugin[onnx]'" in said
+    assert "ONNX needs onnxruntime: pip install 'mae_plugin[onnx]'" in messages
     (tmp_path / 'e.pth').touch()
-    said = run_tool(capsys, EXPORT, file, tmp_path / 'e.pth', '--to', 'timm', fails=True)
-    assert 'e.pth exists already' in said
+    messages = run_tool(capsys, EXPORT, file, tmp_path / 'e.pth', '--to', 'timm', fails=True)
+    assert 'e.pth exists already' in messages
     torch.save(build('mmpretrain', 'mean-pooled classifier').state_dict(), tmp_path / 'pooled.pth')
-    said = run_tool(
+    messages = run_tool(
         capsys, EXPORT, tmp_path / 'pooled.pth', tmp_path / 'e', '--to', 'hf', fails=True
     )
-    assert 'layout hf has no place for these weights (mean-pooled encoder)' in said
+    assert 'layout hf has no place for these weights (mean-pooled encoder)' in messages
 
 
 def test_as_a_process(tmp_path):

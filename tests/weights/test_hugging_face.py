@@ -15,7 +15,7 @@ DEEP = '[' * 100_000
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'message'),
     [
         (DEEP, r'config\.json is not a readable JSON file'),
         ('{"a": ' + DEEP, r'config\.json is not a readable JSON file'),
@@ -25,15 +25,15 @@ DEEP = '[' * 100_000
         (b'\xff\xfe{', r'config\.json is not a readable JSON file'),
     ],
 )
-def test_a_config_that_is_none(tmp_path, text, said):
+def test_invalid_config(tmp_path, text, message):
     save_file(dict(w=torch.zeros(1)), tmp_path / 'model.safetensors')
     (tmp_path / 'config.json').write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_checkpoint(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ('places', 'error', 'said'),
+    ('places', 'error', 'message'),
     [
         (
             dict(weight_map=[1]),
@@ -59,12 +59,12 @@ def test_a_config_that_is_none(tmp_path, text, said):
         ),
     ],
 )
-def test_an_index_that_is_none(tmp_path, places, error, said):
+def test_invalid_index(tmp_path, places, error, message):
     """Formerly an empty name led back to the folder itself, without end."""
     (tmp_path / 'folder').mkdir()
     save_file(dict(w=torch.zeros(1)), tmp_path / 'b.safetensors')
     (tmp_path / 'folder/model.safetensors.index.json').write_text(json.dumps(places))
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         read_folder(str(tmp_path / 'folder'), read_checkpoint)
 
 

@@ -241,16 +241,16 @@ def test_two_spellings_of_one_name_are_not_mixed():
 
 
 def test_what_is_left_out_is_logged(monkeypatch):
-    said = []
+    messages = []
     monkeypatch.setattr(
-        'mae_plugin.weights.renaming.print_log', lambda line, logger: said.append(line)
+        'mae_plugin.weights.renaming.print_log', lambda line, logger: messages.append(line)
     )
     model = build('mmpretrain', 'pre-training')
     weights = {**model.state_dict(), 'data_preprocessor.mean': torch.zeros(3)}
     assert_identical(to_mmpretrain(weights), model.state_dict())
     assert from_mmpretrain(model.state_dict(), 'timm').keys() == official_names('encoder')
     from_mmpretrain(build('mmpretrain', 'class-token linear probe').state_dict(), 'hf')
-    assert said == [
+    assert messages == [
         'Left out data_preprocessor.mean, which the network does not use.',
         'Left out the decoder, for which timm has no model.',
         "Folded the linear probe's BatchNorm into the classifier, as hf has none.",

@@ -153,15 +153,15 @@ def test_what_it_is_made_from_stays():
 
 
 def test_what_is_not_data_is_kept_and_logged(tmp_path, monkeypatch):
-    said = []
+    messages = []
     monkeypatch.setattr(
-        'mae_plugin.weights.plain_state.print_log', lambda text, *_: said.append(text)
+        'mae_plugin.weights.plain_state.print_log', lambda text, *_: messages.append(text)
     )
     value = np.random.default_rng(0)
     for _ in range(2):
         assert to_plain(dict(hub=dict(generator=value)))['hub']['generator'] is value
     kind = 'numpy.random._generator.Generator'
-    assert said == [
+    assert messages == [
         f"checkpoint['hub']['generator'] is a {kind}, which is not plain data; checkpoints of "
         'this run can only be loaded with --trust-checkpoint, or after trust_checkpoints() in '
         'Python.'

@@ -32,19 +32,19 @@ def test_crops_that_patches_do_not_tile(build_tiny):
 
 def test_crops_of_another_size_than_the_positions(build_tiny, monkeypatch):
     """Training with ``img_size=96`` and crops of 64 logged nothing."""
-    said = []
+    messages = []
     monkeypatch.setattr(
-        'mae_plugin.engine.config.preflight.print_log', lambda text, logger: said.append(text)
+        'mae_plugin.engine.config.preflight.print_log', lambda text, logger: messages.append(text)
     )
     model = build_tiny()
     _check_crops(_config(pipeline=_crop(32)), model)
-    assert said == []
+    assert messages == []
     _check_crops(_config(pipeline=_crop(64)), model)
-    assert 'Crops of 64 x 64 pixels' in said[0] and 'img_size=(32, 32)' in said[0]
-    # Nothing is said where the size of crops cannot be told.
+    assert 'Crops of 64 x 64 pixels' in messages[0] and 'img_size=(32, 32)' in messages[0]
+    # Crops of unknown size raise no error.
     _check_crops(_config(pipeline=[dict(type='Resize', scale=70)]), model)
     _check_crops(_config(), SimpleNamespace())
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize(

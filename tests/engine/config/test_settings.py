@@ -225,4 +225,4 @@ def test_no_working_config_is_refused():
         except ValueError as error:
             refused.append(str(error))
     assert passed > 400
-    assert [said for said in refused if 'is not registered' not in said] == []
+    assert [messages for messages in refused if 'is not registered' not in messages] == []

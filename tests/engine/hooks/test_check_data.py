@@ -132,7 +132,7 @@ def make(tmp_path):
 
 
 @pytest.fixture
-def said(monkeypatch):
+def messages(monkeypatch):
     """Collects the log of the present run."""
 
     texts = []
@@ -150,21 +150,21 @@ def accuracy(runner) -> float:
 
 
 @pytest.mark.parametrize('source', SOURCES)
-def test_a_class_that_is_absent(tmp_path, make, said, source):
+def test_a_class_that_is_absent(tmp_path, make, messages, source):
     """Without b in ``val/`` or a in ``test/``, c was 1: accuracies of 0 to 67 % were reported."""
     train = source(tmp_path, 'train', 'abc')
     val, test = source(tmp_path, 'val', 'ac'), source(tmp_path, 'test', 'bc')
     runner = make(train, val)
     runner.train()
     assert accuracy(runner) == 100
-    assert 'val_dataloader has no image of 1 of the 3 classes of training: b.' in said
+    assert 'val_dataloader has no image of 1 of the 3 classes of training: b.' in messages
     for metainfo in (runner.val_evaluator.dataset_meta, runner.visualizer.dataset_meta):
         assert tuple(metainfo['classes']) == ('a', 'b', 'c')
 
     checkpoint = f'{runner.work_dir}/epoch_1.pth'
     runner = make(test=test, load_from=checkpoint)
     assert runner.test()['accuracy/top1'] == 100
-    assert 'test_dataloader has no image of 1 of the 3 classes of the checkpoint: a.' in said
+    assert 'test_dataloader has no image of 1 of the 3 classes of the checkpoint: a.' in messages
     assert tuple(runner.test_evaluator.dataset_meta['classes']) == ('a', 'b', 'c')
     runner = make(val=test, load_from=checkpoint)
     assert runner.val()['accuracy/top1'] == 100
@@ -288,14 +288,14 @@ def test_the_probe(tmp_path, source):
         probe()
 
 
-def test_names_that_are_given(tmp_path, make, said):
+def test_names_that_are_given(tmp_path, make, messages):
     """Accepts other names for folders in the same order, and refuses another order."""
     train, val = as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'abc')
     names = ['ant', 'bee', 'cat']
     runner = make(dict(train, classes=names), dict(val, classes=names))
     runner.train()
     assert accuracy(runner) == 100 and not [
-        text for text in said if text.startswith('No class name')
+        text for text in messages if text.startswith('No class name')
     ]
     test = as_folder(tmp_path, 'test', 'abc')
     assert (
@@ -303,7 +303,7 @@ def test_names_that_are_given(tmp_path, make, said):
     )
     assert any(
         text.startswith('No class name of test_dataloader is among those of the checkpoint')
-        for text in said
+        for text in messages
     )
     with pytest.raises(
         ValueError, match="val_dataloader labels the class 'c' 0, training 2; set val_dataloader"
@@ -349,7 +349,7 @@ def test_numbers_and_names(tmp_path, make):
         make(named, dict(val, ann_file='val.json')).train()
 
 
-def test_number_of_classes(tmp_path, make, said):
+def test_number_of_classes(tmp_path, make, messages):
     """Ten outputs for three classes logged nothing; two gave a traceback or wrong numbers."""
     train, val = as_folder(tmp_path, 'train', 'abc'), as_folder(tmp_path, 'val', 'abc')
     for split in (dict(train=train), dict(test=val), dict(val=val)):
@@ -363,10 +363,10 @@ def test_number_of_classes(tmp_path, make, said):
     assert (
         'train_dataloader has 3 classes, fewer than model.head.num_classes, 10. Unless this '
         'is intended, set model.head.num_classes=3 data_preprocessor.num_classes=3.'
-    ) in said
-    said.clear()
+    ) in messages
+    messages.clear()
     make(train).train()
-    assert not [text for text in said if 'num_classes' in text and 'fewer' in text]
+    assert not [text for text in messages if 'num_classes' in text and 'fewer' in text]
 
 
 def test_labels_that_are_mixed(tmp_path, make):
@@ -383,7 +383,7 @@ def test_labels_that_are_mixed(tmp_path, make):
         runner.train()
 
 
-def test_size_of_the_crops(tmp_path, make, said):
+def test_size_of_the_crops(tmp_path, make, messages):
     """Training with ``img_size=96`` and crops of 32 logged nothing."""
     train = as_folder(tmp_path, 'train', 'abc')
     text = (
@@ -391,10 +391,10 @@ def test_size_of_the_crops(tmp_path, make, said):
         'so the position embedding is resized.'
     )
     make(train).train()
-    assert not [line for line in said if 'img_size is' in line]
+    assert not [line for line in messages if 'img_size is' in line]
     make(train, model=dict(img_size=96)).train()
-    assert any(line.startswith(text) for line in said)
-    said.clear()
+    assert any(line.startswith(text) for line in messages)
+    messages.clear()
     theirs = [
         dict(type='LoadImageFromFile'),
         dict(type='RandomResizedCrop', scale=32),
@@ -402,7 +402,7 @@ def test_size_of_the_crops(tmp_path, make, said):
         dict(type='PackInputs'),
     ]
     make(train, model=dict(img_size=96), **{'train_dataloader.dataset.pipeline': theirs}).train()
-    assert any(line.startswith(text) for line in said)
+    assert any(line.startswith(text) for line in messages)
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -419,8 +419,8 @@ def test_images_that_cannot_be_one_batch(tmp_path, make, split, workers):
         **{split: dict(prefix, pipeline=pipeline)},
         **{f'{split}_dataloader.num_workers': workers},
     )
-    said = r'a0\.png has the shape \(3, 32, 32\) .*, \S*a1\.png has the shape \(4, 32, 32\)'
-    with pytest.raises(ValueError, match=said):
+    messages = r'a0\.png has the shape \(3, 32, 32\) .*, \S*a1\.png has the shape \(4, 32, 32\)'
+    with pytest.raises(ValueError, match=messages):
         getattr(runner, split)()
 
 

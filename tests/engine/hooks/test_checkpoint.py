@@ -149,15 +149,15 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training(images, small_disk, t
     assert losses == whole
     assert names(small_disk) == ['iter_3.pth']
     # On the console; the log is on the same disk.
-    said = ''.join(capfd.readouterr())
+    messages = ''.join(capfd.readouterr())
     failure = r'(?m)^.* - ERROR - .*NO CHECKPOINT: the checkpoint could not be written \(\[Errno 28\] No space left'
-    assert len(re.findall(failure, said)) == 3
+    assert len(re.findall(failure, messages)) == 3
     assert (
         f'free some space in {small_disk}. The last good one is kept, and training continues.'
-        in said
+        in messages
     )
     assert re.search(
-        r'- ERROR - .*The last checkpoint of this run is not on disk: .*; free some space', said
+        r'- ERROR - .*The last checkpoint of this run is not on disk: .*; free some space', messages
     )
     (small_disk / 'filler').unlink()
     rest, resumed = train(images, small_disk, resume=True, **changes)

@@ -127,7 +127,7 @@ class _OtherLoss(MAEPretrainHead):
 
 
 def test_the_log_states_what_is_not_compiled(build_tiny, monkeypatch):
-    """It said that the step is compiled, though a subclass of a part kept it from being."""
+    """The log states whether the step is compiled: a subclass of a part can prevent it."""
     lines = []
     monkeypatch.setattr(
         'mae_plugin.engine.hooks.compile.print_log', lambda text, **_: lines.append(text)

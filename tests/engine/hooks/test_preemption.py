@@ -166,7 +166,7 @@ def test_told_twice(images, tmp_path, first, second, code, saved):
     if process == 0:
         ended = 1
         try:
-            with open(tmp_path / 'said', 'w') as file:
+            with open(tmp_path / 'messages', 'w') as file:
                 os.dup2(file.fileno(), 2)
             resumable.Losses = Losses
             train(images, tmp_path, interval=100)
@@ -176,8 +176,8 @@ def test_told_twice(images, tmp_path, first, second, code, saved):
             os._exit(ended)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == code
     assert names(tmp_path) == (['iter_4.pth'] if saved else [])
-    said = (tmp_path / 'said').read_text()
-    assert 'Traceback' not in said and ('Ended at once, without saving.\n' in said) != saved
+    messages = (tmp_path / 'messages').read_text()
+    assert 'Traceback' not in messages and ('Ended at once, without saving.\n' in messages) != saved
 
 
 def test_workers_of_other_loops():

@@ -22,11 +22,11 @@ def other_run(tmp_path):
 
 def test_a_second_run_is_refused(images, tmp_path, other_run):
     """Both runs ended with 0 and overwrote each other's checkpoints."""
-    said = rf'process {other_run.pid} on {socket.gethostname()} is training in {tmp_path} already; .*work_dir'
+    messages = rf'process {other_run.pid} on {socket.gethostname()} is training in {tmp_path} already; .*work_dir'
     cfg = Config(dict(work_dir=str(tmp_path)))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=messages):
         lock_early(cfg)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=messages):
         train(images, tmp_path)
     assert not list(tmp_path.glob('*.pth'))
     other_run.kill()
@@ -81,15 +81,15 @@ def test_again_in_the_same_process(tmp_path):
 
 def test_without_locks(tmp_path, monkeypatch):
     """Starts a run on a file system without locks, with a line in the log."""
-    said = []
+    messages = []
 
     def without_locks(*_) -> None:
         raise OSError(38, 'Function not implemented')
 
     monkeypatch.setattr('fcntl.flock', without_locks)
-    monkeypatch.setattr(run_lock, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(run_lock, 'print_log', lambda text, **_: messages.append(text))
     lock_work_dir(tmp_path)
-    assert said == [
+    assert messages == [
         f'{tmp_path} cannot be locked ([Errno 38] Function not implemented), so a second run in it '
         'is not prevented.'
     ]

@@ -61,14 +61,14 @@ def test_an_error_in_a_worker(error, kind, message):
 
 
 @pytest.mark.parametrize(
-    ('number', 'said'),
+    ('number', 'expected_text'),
     [
         (signal.SIGKILL, 'was killed by SIGKILL, by the system perhaps, for lack of memory'),
         (signal.SIGSEGV, 'was killed by SIGSEGV, by a decoder perhaps'),
         (signal.SIGBUS, r'was killed by SIGBUS, perhaps for lack of shared memory \(/dev/shm\)'),
     ],
 )
-def test_a_worker_that_a_signal_killed(number, said):
+def test_a_worker_that_a_signal_killed(number, expected_text):
     batches = iter(DataLoader(Failing(int(number)), num_workers=1))
     with pytest.raises(Exception) as caught:
         next(batches)
@@ -76,7 +76,7 @@ def test_a_worker_that_a_signal_killed(number, said):
         cause = find_cause(caught.value, workers)
         if workers or 'is killed by signal' in str(caught.value):
             assert isinstance(cause, RuntimeError)
-            with pytest.raises(RuntimeError, match=f'a worker of the data loader {said}'):
+            with pytest.raises(RuntimeError, match=f'a worker of the data loader {expected_text}'):
                 raise cause
 
 

@@ -68,19 +68,19 @@ def test_epochs_become_iterations():
 
 def test_a_warm_up_that_is_too_long(monkeypatch):
     """`train_cfg.max_epochs=100` kept 40 epochs of warm-up without a warning."""
-    said = []
-    monkeypatch.setattr(module, 'print_log', lambda sentence, **_: said.append(sentence))
+    messages = []
+    monkeypatch.setattr(module, 'print_log', lambda sentence, **_: messages.append(sentence))
     for warmup, end in ((40, 300), (10, 90), (3, 18), (0, 1)):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
         WarmupCosineLR.build_iter_from_epoch(optimizer, warmup=warmup, end=end, epoch_length=7)
-        assert said == []
+        assert messages == []
     WarmupCosineLR(optimizer, warmup=40, end=100)
-    assert said == [
+    assert messages == [
         'The warm-up takes 40 of 100 epochs, 40 % of the training; set param_scheduler.warmup to '
         '5 to 10 % of train_cfg.max_epochs (or max_iters) if you have shortened the training.'
     ]
     WarmupCosineLR(optimizer, warmup=40, end=20)
-    assert said[1:] == [
+    assert messages[1:] == [
         'The warm-up takes 40 epochs and training 20, so the learning rate does not reach its '
         'peak; set param_scheduler.warmup to 5 to 10 % of train_cfg.max_epochs (or max_iters), '
         'unless this is a trial run.'

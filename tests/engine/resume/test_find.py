@@ -38,7 +38,7 @@ def write(folder, name: str, content: bytes, at: int) -> None:
 
 
 @pytest.fixture
-def said():
+def messages():
     """Collects the log."""
     lines = []
     handler = logging.Handler()
@@ -70,7 +70,7 @@ def zip_of_text() -> bytes:
 CENTRAL, END = b'PK\1\2', b'PK\5\6'
 GOOD = add_digest(saved(run_at(9)))
 NO_DIGEST = saved(run_at(9))
-# Content of a newest checkpoint that is of no use, and what is said of it.
+# Content of a newest checkpoint that cannot be resumed, and the words of the warning.
 BAD = {
     'cut short': (GOOD[:-100], 'damaged'),
     'empty': (b'', 'damaged'),
@@ -109,7 +109,7 @@ BAD = {
 
 
 @pytest.mark.parametrize('kind', BAD)
-def test_the_newest_good_one_is_taken(tmp_path, said, kind):
+def test_the_newest_good_one_is_taken(tmp_path, messages, kind):
     """Of 19,096 single-bit flips, 798 gave raw errors, and 1,142 damaged files were accepted."""
     content, reason = BAD[kind]
     for step in (3, 6):
@@ -117,13 +117,13 @@ def test_the_newest_good_one_is_taken(tmp_path, said, kind):
     (tmp_path / 'iter_9.pth').write_bytes(content)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
     assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'iter_6.pth'
-    ((level, sentence),) = [line for line in said if 'iter_9.pth' in line[1]]
+    ((level, sentence),) = [line for line in messages if 'iter_9.pth' in line[1]]
     assert level == 'WARNING' and sentence.startswith(f'{tmp_path}/iter_9.pth ')
     assert reason in sentence and sentence.endswith('so training does not resume from it.')
 
 
 @pytest.mark.parametrize('kind', ['dangling link', 'loop', 'folder', 'FIFO', 'unreadable'])
-def test_what_is_no_file(tmp_path, said, kind):
+def test_what_is_no_file(tmp_path, messages, kind):
     write(tmp_path, 'epoch_8.pth', saved(run_at(8)), at=8)
     odd = tmp_path / 'epoch_9.pth'
     if kind == 'dangling link':
@@ -137,7 +137,7 @@ def test_what_is_no_file(tmp_path, said, kind):
     else:
         odd.symlink_to('/proc/self/mem')
     assert resume_point(CheckpointPaths.of(tmp_path)) == tmp_path / 'epoch_8.pth'
-    assert any(level == 'WARNING' and f'{odd} is ' in sentence for level, sentence in said)
+    assert any(level == 'WARNING' and f'{odd} is ' in sentence for level, sentence in messages)
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_none_can_be_taken(tmp_path):
     (tmp_path / 'epoch_2.pth').write_bytes(saved(dict(weight=torch.zeros(1))))
     with pytest.raises(ValueError, match='none of the checkpoints') as error:
         resume_point(CheckpointPaths.of(tmp_path))
-    said = str(error.value)
+    messages = str(error.value)
     assert (
-        f'{tmp_path}/epoch_1.pth is damaged' in said
-        and f'{tmp_path}/epoch_2.pth holds weights alone' in said
+        f'{tmp_path}/epoch_1.pth is damaged' in messages
+        and f'{tmp_path}/epoch_2.pth holds weights alone' in messages
     )
-    assert 'to start anew, choose another work_dir or move these files away' in said
+    assert 'to start anew, choose another work_dir or move these files away' in messages
 
 
 def test_a_run_without_its_checkpoints(tmp_path):
@@ -223,16 +223,16 @@ def test_a_run_without_its_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize('exists', [True, False])
-def test_nothing_to_resume_is_said(tmp_path, said, exists):
+def test_nothing_to_resume_is_logged(tmp_path, messages, exists):
     """Starts from scratch, as launch scripts use --resume from the first start."""
     work_dir = tmp_path / 'run'
     if exists:
         write(work_dir, 'best_accuracy_epoch_12.pth', saved(run_at(12)), at=12)
         write(work_dir, 'epoch_10-0a1b2c3d.pth', saved(run_at(10)), at=10)
     assert resume_point(CheckpointPaths.of(work_dir)) is None
-    assert [level for level, sentence in said if 'training starts from scratch' in sentence] == [
-        'WARNING'
-    ]
+    assert [
+        level for level, sentence in messages if 'training starts from scratch' in sentence
+    ] == ['WARNING']
 
 
 def test_a_copied_work_dir_goes_on_from_its_own(tmp_path):

@@ -97,9 +97,9 @@ def test_schedules_in_another_unit():
 def warnings(monkeypatch):
     from mae_plugin.engine.resume import same_run
 
-    said = []
-    monkeypatch.setattr(same_run, 'print_log', lambda sentence, **_: said.append(sentence))
-    return said
+    messages = []
+    monkeypatch.setattr(same_run, 'print_log', lambda sentence, **_: messages.append(sentence))
+    return messages
 
 
 def test_less_is_said_too(warnings):
